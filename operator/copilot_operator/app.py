@@ -1,0 +1,280 @@
+"""``copilot-operator run``: puts the parts together. Every replica observes, the holder of the Lease acts.
+
+kopf's watches ─► Router ─► cache, queue ─► workers: snapshot → plan → execute → status
+                                ▲   ▲
+                         resync ┘   └ pings (a changed verdict)
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import kopf
+from prometheus_client.core import Metric
+
+from copilot_operator.api.duration import duration_s
+from copilot_operator.cluster.cache import Cache
+from copilot_operator.cluster.client import KubeApi, load_access
+from copilot_operator.cluster.errors import Absent, ApiError
+from copilot_operator.cluster.execute import Executor
+from copilot_operator.cluster.gather import Gatherer
+from copilot_operator.cluster.lease import Lease, LeaseLost
+from copilot_operator.cluster.observe import LeaseName, owner_key, record, registry, settings
+from copilot_operator.cluster.reconcile import Reconciler, WorkKey
+from copilot_operator.cluster.resync import PERIOD_S, Resync
+from copilot_operator.cluster.storage import StorageClasses
+from copilot_operator.domain.desired.service import CLI_PORT
+from copilot_operator.domain.kinds import DEPLOYMENT, POOL, SECRET, TENANT, Kind
+from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
+from copilot_operator.domain.naming import PAUSED_ANNOTATION, RESTARTED_AT_ANNOTATION, USABLE_LABEL, server_of
+from copilot_operator.domain.snapshot import PoolSnapshot, Settings, TenantSnapshot
+from copilot_operator.engine.queue import WorkQueue
+from copilot_operator.engine.workers import Workers
+from copilot_operator.ops import logs, web
+from copilot_operator.ops.metrics import Metrics, counter, gauge
+from copilot_operator.servers.pinger import Pinger, Target
+from copilot_operator.settings import OperatorSettings, SettingsError
+
+log = logging.getLogger(__name__)
+
+LEASE_NAME: Final = "copilot-operator"
+POOL_STATUS_S: Final = 5.0  # a pool's counts may lag; its tenants come and go by the thousand
+NEW_TENANTS_S: Final = 0.1  # tenants that come together get their tokens in one write
+FAN_OUT_PER_S: Final = 200.0  # a changed pool wakes its tenants at this rate
+HEARTBEAT_S: Final = 90.0  # the Lease is renewed every 1.5 s; so long a silence of its watch is no accident
+WATCH_LAG_S: Final = 60.0
+
+
+@dataclass
+class Router:
+    """From an object that changed to the keys that must look again."""
+
+    cache: Cache
+    queue: WorkQueue[WorkKey]
+    told_at: dict[Kind, float] = field(default_factory=dict)  # last watch event, by kind
+    decided: dict[WorkKey, tuple[object, ...]] = field(default_factory=dict)  # what of a pool its tenants depend on
+
+    def observed(self, kind: Kind, event: str | None, manifest: Manifest) -> None:
+        """A watch event; ``event`` is None for the objects of the first list."""
+        self.told_at[kind] = asyncio.get_running_loop().time()
+        record(self.cache, kind, event, manifest)
+        self.changed(kind, manifest, gone=event == "DELETED")
+
+    def changed(self, kind: Kind, manifest: Manifest, *, gone: bool = False) -> None:
+        if key := owner_key(kind, manifest):
+            self.queue.add(key)
+        namespace = manifest["metadata"].get("namespace", "")
+        if kind == TENANT:
+            self.tenant_changed(namespace, manifest)
+        elif kind == POOL and self._decides_anew(manifest, gone):
+            self.wake_tenants(namespace, manifest["metadata"]["name"])
+        elif kind == SECRET and labels_of(manifest).get(USABLE_LABEL) == "true":
+            self.secret_changed(namespace, manifest["metadata"]["name"])
+        elif kind == DEPLOYMENT and key and key[0] == TENANT:
+            self.counts_changed(namespace, key[2])
+
+    def tenant_changed(self, namespace: str, manifest: Manifest) -> None:
+        if pool := ((manifest.get("spec") or {}).get("poolRef") or {}).get("name"):
+            self.queue.add_after((POOL, namespace, pool), NEW_TENANTS_S if "status" not in manifest else POOL_STATUS_S)
+
+    def counts_changed(self, namespace: str, tenant: str) -> None:
+        if owner := self.cache.get(TENANT, namespace, tenant):
+            self.queue.add_after((POOL, namespace, owner["spec"]["poolRef"]["name"]), POOL_STATUS_S)
+
+    def secret_changed(self, namespace: str, secret: str) -> None:
+        for tenant in self.cache.users_of(TENANT, namespace, secret):
+            self.queue.add((TENANT, namespace, tenant))
+        for pool in self.cache.users_of(POOL, namespace, secret):
+            self.queue.add((POOL, namespace, pool))
+            self.wake_tenants(namespace, pool)
+
+    def wake_tenants(self, namespace: str, pool: str) -> None:
+        for place, tenant in enumerate(self.cache.tenants_of(namespace, pool)):
+            self.queue.add_after((TENANT, namespace, tenant), place / FAN_OUT_PER_S)
+
+    def wake_all(self, spread_s: float = 0.0) -> None:
+        keys = [(kind, *key) for kind in (POOL, TENANT) for key in self.cache.keys(kind)]
+        for place, key in enumerate(keys):
+            self.queue.add_after(key, spread_s * place / len(keys))
+
+    def _decides_anew(self, pool: Manifest, gone: bool) -> bool:
+        """Whether anything changed that tenants depend on: not the status, which we write ourselves."""
+        metadata, annotations = pool["metadata"], annotations_of(pool)
+        key = (POOL, metadata.get("namespace", ""), metadata["name"])
+        asked = (annotations.get(PAUSED_ANNOTATION), annotations.get(RESTARTED_AT_ANNOTATION))
+        mark = (metadata["uid"], metadata.get("generation"), gone, metadata.get("deletionTimestamp"), asked)
+        before, self.decided[key] = self.decided.get(key), mark
+        return before != mark
+
+
+class Operator:
+    """One replica. ``run`` returns when told to stop, and raises LeaseLost when it must stop."""
+
+    def __init__(self, own: OperatorSettings, api: KubeApi, metrics: Metrics) -> None:
+        self.own, self.api, self.metrics = own, api, metrics
+        self.cache = Cache()
+        self.queue: WorkQueue[WorkKey] = WorkQueue()
+        self.router = Router(self.cache, self.queue)
+        self.lease = Lease(api, own.namespace, LEASE_NAME, own.identity)
+        self.pinger = Pinger(self._verdict_changed, metrics.measured_ping)
+        self.tenant_of: dict[tuple[str, str], str] = {}
+        self.resync = Resync(api, self.cache, self.router.changed)
+        gatherer = Gatherer(
+            api, self.cache, Settings(own.agent_image, own.namespace), StorageClasses(api), self.pinger.reading
+        )
+        executor = Executor(api, self.cache, self.lease.valid)
+        self.reconciler = Reconciler(
+            api, self.cache, gatherer, executor, self.lease.valid, self._follow, self._tokens_written
+        )
+        self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
+        self.synced_at: float | None = None
+        self.heartbeat_at = asyncio.get_running_loop().time()
+        metrics.read(self._figures)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Observe, and act while leading, until ``stop``."""
+        handlers = registry(self.router.observed, self._heartbeat, self.api.access)
+        await self._first_resync(stop)
+        if stop.is_set():
+            return
+        watching = asyncio.create_task(
+            kopf.operator(registry=handlers, settings=settings(LeaseName(self.own.namespace, LEASE_NAME)),
+                          clusterwide=True, standalone=True, stop_flag=stop), name="watching")  # fmt: skip
+        leading = asyncio.create_task(self.lease.hold(self._lead), name="lease")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        leading.cancel()
+        results = await asyncio.gather(leading, watching, return_exceptions=True)
+        stopping.cancel()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _first_resync(self, stop: asyncio.Event) -> None:
+        """Nothing is decided before everything was seen. Waits for the CRDs and for the API server."""
+        while not stop.is_set():
+            try:
+                await self.resync.run_once()
+            except Absent as error:
+                log.warning("the CRDs are missing, apply crds/", extra={"error": str(error)})
+            except ApiError as error:
+                log.warning("the API server can't be read yet", extra={"error": str(error)})
+            else:
+                self.resync.missed.clear()
+                self.synced_at = asyncio.get_running_loop().time()
+                return
+            try:
+                async with asyncio.timeout(2.0):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _lead(self) -> None:
+        self.router.wake_all()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.workers.run(), name="workers")
+            group.create_task(self.pinger.run(), name="pinger")
+            group.create_task(self._resync_for_ever(), name="resync")
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            try:
+                await self.resync.run_once()
+            except ApiError as error:
+                log.warning("resync failed, the next one will do", extra={"error": str(error)})
+                continue
+            self.synced_at = asyncio.get_running_loop().time()
+            self.router.wake_all(spread_s=PERIOD_S / 2)
+
+    def _follow(self, namespace: str, name: str, snapshot: TenantSnapshot | None) -> None:
+        """Pings follow the pod that serves; a tenant without a token has its pool make one."""
+        key = (namespace, server_of(name))
+        pod = next((p for p in snapshot.pods if p.ready and not p.terminating and p.ip), None) if snapshot else None
+        if snapshot is None or snapshot.pool is None or snapshot.token is None or pod is None or pod.ip is None:
+            if snapshot is None or pod is None:
+                self.pinger.watch(key, None)
+                self.tenant_of.pop(key, None)
+            if snapshot and snapshot.pool and snapshot.spec and snapshot.token is None:
+                self.queue.add_after((POOL, namespace, snapshot.spec.pool_ref.name), NEW_TENANTS_S)
+            return
+        health = snapshot.pool.spec.health
+        self.tenant_of[key] = name
+        target = Target(pod.uid, pod.ip, CLI_PORT, snapshot.token.value, duration_s(health.interval),
+                        duration_s(health.timeout), health.failure_threshold)  # fmt: skip
+        self.pinger.watch(key, target)
+
+    def _verdict_changed(self, key: tuple[str, str]) -> None:
+        if name := self.tenant_of.get(key):
+            self.queue.add((TENANT, key[0], name))
+
+    def _tokens_written(self, snapshot: PoolSnapshot) -> None:
+        for tenant in self.cache.tenants_of(snapshot.namespace, snapshot.name):
+            if server_of(tenant) in snapshot.new_tokens:
+                self.queue.add((TENANT, snapshot.namespace, tenant))
+
+    def _reconciled(self, key: WorkKey, seconds: float, error: BaseException | None) -> None:
+        self.metrics.measured_reconcile(key[0].kind, seconds, error)
+
+    def _heartbeat(self) -> None:
+        self.heartbeat_at = asyncio.get_running_loop().time()
+
+    def not_live(self) -> str:
+        """Why this process should be restarted: a watch that died and did not notice; "" if all is well."""
+        now = asyncio.get_running_loop().time()
+        answers = now - self.lease.answered_at < 10.0
+        if self.synced_at and answers and now - self.heartbeat_at > HEARTBEAT_S:
+            return f"no event of the Lease's watch for {now - self.heartbeat_at:.0f} s although the API server answers"
+        for kind, missed in self.resync.missed.items():
+            told, synced_at = self.router.told_at.get(kind, 0.0), self.synced_at or now
+            if missed and told < synced_at - WATCH_LAG_S and now > synced_at + WATCH_LAG_S:
+                return f"the watch of {kind} did not tell of {missed} objects that a list found"
+        return ""
+
+    def not_ready(self) -> str:
+        return self.not_live() if self.synced_at else "not everything was listed yet"
+
+    def _figures(self) -> Iterator[Metric]:
+        yield counter("copilot_operator_api_requests", "Requests to the API server", self.api.requests, "verb")
+        yield gauge("copilot_operator_leading", "1 if this replica acts", float(self.lease.valid()))
+        yield gauge("copilot_operator_queue_length", "Objects that wait for a worker", float(len(self.queue)))
+        yield gauge("copilot_operator_tenants", "Tenants known", float(len(self.cache.keys(TENANT))))
+        yield gauge("copilot_operator_servers", "Pinged servers by health", self.pinger.counts(), "health")
+
+
+async def run(own: OperatorSettings) -> int:
+    logs.set_up(own.log_level)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    metrics = Metrics()
+    async with KubeApi(await load_access()) as api:
+        operator = Operator(own, api, metrics)
+        server = await web.serve(own.port, live=operator.not_live, ready=operator.not_ready, metrics=metrics)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        try:
+            await operator.run(stop)
+        except LeaseLost as error:
+            log.error("stops acting", extra={"error": str(error)})
+            return 1
+        finally:
+            await server.cleanup()
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 0 when told to stop, 1 when the lease was lost, 2 for wrong settings."""
+    if argv:
+        print(f"copilot-operator run takes no arguments, found: {' '.join(argv)}", file=sys.stderr)
+        return 2
+    try:
+        own = OperatorSettings.from_environment()
+    except SettingsError as error:
+        print(f"copilot-operator: {error}", file=sys.stderr)
+        return 2
+    return asyncio.run(run(own))

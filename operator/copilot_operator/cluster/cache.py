@@ -1,0 +1,154 @@
+"""What the watches have told us: one compact record per object, and indexes to find an object's owner and its users.
+
+A record keeps the object as JSON bytes (a parsed Deployment takes ten times the memory) without what nobody reads.
+Of foreign Secrets only digests are kept; of our server tokens the values, since pings need them.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from copilot_operator.domain.kinds import POD, POOL, SECRET, TENANT, Kind
+from copilot_operator.domain.manifest import Manifest, controller_uid, labels_of
+from copilot_operator.domain.naming import POOL_LABEL, TENANT_LABEL
+from copilot_operator.domain.secrets import as_observed
+
+Key = tuple[str, str]  # namespace, name
+DROPPED = ("managedFields", "selfLink")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One object: its version and controller at hand, the rest as JSON."""
+
+    uid: str
+    version: str
+    controller: str | None
+    seen_at: float  # monotonic seconds of the watch event or list that told us
+    body: bytes
+
+    @property
+    def manifest(self) -> Manifest:
+        manifest: Manifest = json.loads(self.body)
+        return manifest
+
+
+def transform(kind: Kind, manifest: Manifest) -> Manifest:
+    """What is kept of an object; a test names what is dropped and why nobody misses it."""
+    metadata = {key: value for key, value in manifest["metadata"].items() if key not in DROPPED}
+    kept = manifest | {"metadata": metadata, "apiVersion": kind.api_version, "kind": kind.kind}
+    if kind == SECRET and POOL_LABEL in labels_of(manifest) and TENANT_LABEL not in labels_of(manifest):
+        return kept  # server tokens of a pool
+    if kind == SECRET:
+        return as_observed(kept)
+    if kind == POD:
+        return kept | {"spec": {}}
+    return kept
+
+
+class Cache:
+    """Objects by kind and key. Not thread-safe; every method returns at once."""
+
+    def __init__(self) -> None:
+        self._records: dict[Kind, dict[Key, Record]] = {}
+        self._by_label: dict[tuple[Kind, str, str, str], set[Key]] = {}
+
+    def put(self, kind: Kind, manifest: Manifest, seen_at: float) -> bool:
+        """Record an object; an older version than the one we have is ignored. True if it is news."""
+        metadata = manifest["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        records = self._records.setdefault(kind, {})
+        before = records.get(key)
+        version = metadata.get("resourceVersion", "0")
+        if before and before.uid == metadata["uid"] and not _newer(version, before.version):
+            records[key] = Record(before.uid, before.version, before.controller, seen_at, before.body)
+            return False
+        kept = transform(kind, manifest)
+        body = json.dumps(kept, separators=(",", ":")).encode()
+        records[key] = Record(metadata["uid"], version, controller_uid(kept), seen_at, body)
+        self._unindex(kind, key, before)
+        for index in _indexes(kind, kept):
+            self._by_label.setdefault(index, set()).add(key)
+        return True
+
+    def drop(self, kind: Kind, manifest: Manifest) -> None:
+        """Forget an object that was deleted (this very one, not a namesake that came since)."""
+        metadata = manifest["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        record = self._records.get(kind, {}).get(key)
+        if record and record.uid == metadata["uid"]:
+            self._forget(kind, key)
+
+    def replace(self, kind: Kind, listed: Iterable[Key], started_at: float) -> list[Manifest]:
+        """After a list that began at ``started_at``: drop what it did not hold and nobody has seen since (ghosts)."""
+        present = set(listed)
+        records = self._records.get(kind, {})
+        ghosts = [key for key, record in records.items() if key not in present and record.seen_at < started_at]
+        gone = [records[key].manifest for key in ghosts]
+        for key in ghosts:
+            self._forget(kind, key)
+        return gone
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        record = self._records.get(kind, {}).get((namespace, name))
+        return record.manifest if record else None
+
+    def version(self, kind: Kind, namespace: str, name: str) -> str | None:
+        record = self._records.get(kind, {}).get((namespace, name))
+        return record.version if record else None
+
+    def keys(self, kind: Kind) -> list[Key]:
+        return list(self._records.get(kind, {}))
+
+    def labelled(self, kind: Kind, namespace: str, label: str, value: str) -> Iterator[Manifest]:
+        """Objects of a namespace found by one of the indexed labels, in the order of their names."""
+        for key in sorted(self._by_label.get((kind, namespace, label, value), ())):
+            yield self._records[kind][key].manifest
+
+    def tenants_of(self, namespace: str, pool: str) -> list[str]:
+        """Names of the tenants whose ``poolRef`` is ``pool``, sorted."""
+        return sorted(name for _, name in self._by_label.get((TENANT, namespace, "poolRef", pool), ()))
+
+    def users_of(self, kind: Kind, namespace: str, secret: str) -> list[str]:
+        """Names of the pools or tenants that take a credential from ``secret``, sorted."""
+        return sorted(name for _, name in self._by_label.get((kind, namespace, "secret", secret), ()))
+
+    def _forget(self, kind: Kind, key: Key) -> None:
+        record = self._records[kind].pop(key)
+        self._unindex(kind, key, record)
+
+    def _unindex(self, kind: Kind, key: Key, record: Record | None) -> None:
+        for index in _indexes(kind, record.manifest) if record else ():
+            if keys := self._by_label.get(index):
+                keys.discard(key)
+                if not keys:
+                    del self._by_label[index]
+
+
+def _indexes(kind: Kind, manifest: Manifest) -> Iterator[tuple[Kind, str, str, str]]:
+    namespace = manifest["metadata"].get("namespace", "")
+    labels = labels_of(manifest)
+    if kind in (POD, SECRET) and (tenant := labels.get(TENANT_LABEL)):
+        yield kind, namespace, TENANT_LABEL, tenant
+    elif kind == SECRET and (pool := labels.get(POOL_LABEL)):
+        yield kind, namespace, POOL_LABEL, pool
+    if kind in (POOL, TENANT):
+        spec = manifest.get("spec") or {}
+        if pool := (spec.get("poolRef") or {}).get("name"):
+            yield kind, namespace, "poolRef", pool
+        if secret := secret_of(spec):
+            yield kind, namespace, "secret", secret
+
+
+def secret_of(spec: Manifest) -> str | None:
+    """Name of the Secret that a pool's or tenant's ``auth`` refers to."""
+    reference = ((spec.get("auth") or {}).get("gitHub") or {}).get("tokenSecretRef") or {}
+    return reference.get("name")
+
+
+def _newer(version: str, than: str) -> bool:
+    """resourceVersions of one resource can be compared as numbers (KEP-5504, Kubernetes 1.35)."""
+    try:
+        return int(version) > int(than)
+    except ValueError:
+        return version != than

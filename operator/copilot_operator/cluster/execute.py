@@ -1,0 +1,57 @@
+"""Carry out a plan's steps, in order. Every step may be repeated; what the server answers goes into the cache."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from copilot_operator.cluster.cache import Cache
+from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.errors import Absent
+from copilot_operator.domain.kinds import DEPLOYMENT
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.plan import Apply, Delete, Scale, Step
+
+log = logging.getLogger(__name__)
+
+
+class NotLeading(Exception):
+    """The lease is not ours any more: nothing was written."""
+
+    expected = True
+
+
+class Executor:
+    """``may_write`` is asked before each write."""
+
+    def __init__(self, api: KubeApi, cache: Cache, may_write: Callable[[], bool]) -> None:
+        self._api, self._cache, self._may_write = api, cache, may_write
+
+    async def run(self, steps: tuple[Step, ...]) -> None:
+        """Raises NotLeading and the errors of cluster/errors.py; the steps before the failed one are done."""
+        for step in steps:
+            if not self._may_write():
+                raise NotLeading
+            await self._step(step)
+
+    async def _step(self, step: Step) -> None:
+        match step:
+            case Apply(kind, manifest, why):
+                live = await self._api.apply(kind, manifest)
+                self._cache.put(kind, live | {"apiVersion": kind.api_version, "kind": kind.kind}, _now())
+                name = manifest["metadata"]["name"]
+                log.info("applied", extra={"kind": str(kind), "object": name, "why": why})
+            case Scale(namespace, name, replicas, why):
+                change: Manifest = {"spec": {"replicas": replicas}}
+                live = await self._api.merge(DEPLOYMENT, namespace, name, change)
+                self._cache.put(DEPLOYMENT, live, _now())
+                log.info("scaled", extra={"object": name, "replicas": replicas, "why": why})
+            case Delete(kind, namespace, name, uid, why):
+                try:
+                    await self._api.delete(kind, namespace, name, uid=uid)
+                except Absent:
+                    return
+                log.info("deleted", extra={"kind": str(kind), "object": name, "why": why})
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

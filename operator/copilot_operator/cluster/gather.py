@@ -1,0 +1,242 @@
+"""From the cache to a snapshot: everything a plan needs, looked up once. Asks the API server only what no watch tells.
+
+That is: whether the name of a child to be made is taken by an object we do not watch, and what a storage class can do.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from copilot_operator.api.invalid import InvalidResource
+from copilot_operator.api.pool import PoolSpec, parse_pool
+from copilot_operator.api.references import SecretKeyRef
+from copilot_operator.api.tenant import parse_tenant
+from copilot_operator.cluster.cache import Cache
+from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.errors import Absent
+from copilot_operator.cluster.pods import pod_view
+from copilot_operator.cluster.storage import StorageClasses
+from copilot_operator.domain.credentials import check_credential
+from copilot_operator.domain.kinds import (
+    CLAIM,
+    DEPLOYMENT,
+    NETWORK_POLICY,
+    POD,
+    POOL,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    TENANT,
+    Kind,
+)
+from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid, labels_of
+from copilot_operator.domain.naming import (
+    POOL_LABEL,
+    RESTARTED_AT_ANNOTATION,
+    TENANT_LABEL,
+    pool_object,
+    server_of,
+    slug,
+)
+from copilot_operator.domain.ownership import obstacle
+from copilot_operator.domain.secrets import as_observed, decoded
+from copilot_operator.domain.snapshot import (
+    Children,
+    Credential,
+    Finding,
+    PoolSnapshot,
+    PoolView,
+    Reading,
+    Server,
+    ServerToken,
+    Settings,
+    TenantSnapshot,
+    is_paused,
+)
+
+
+@dataclass
+class Gatherer:
+    """``reading`` tells what pings say of a server (namespace, server name)."""
+
+    api: KubeApi
+    cache: Cache
+    settings: Settings
+    storage: StorageClasses
+    reading: Callable[[str, str], Reading]
+    specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion: parsed once
+
+    async def tenant(self, namespace: str, name: str) -> TenantSnapshot | None:
+        """None if there is no such tenant (any more)."""
+        raw = self.cache.get(TENANT, namespace, name)
+        if raw is None:
+            return None
+        server = server_of(name)
+        snapshot = TenantSnapshot(raw, datetime.now(UTC), self.settings, server)
+        pods = tuple(pod_view(pod) for pod in self.cache.labelled(POD, namespace, TENANT_LABEL, slug(name)))
+        snapshot = replace(snapshot, pods=pods, reading=self.reading(namespace, server))
+        try:
+            snapshot = replace(snapshot, spec=parse_tenant(raw).spec)
+        except InvalidResource as error:
+            return replace(snapshot, unusable=Finding("InvalidSpec", str(error)), children=self._cached(snapshot))
+        assert snapshot.spec
+        view = self._pool_of(namespace, snapshot.spec.pool_ref.name)
+        if isinstance(view, Finding):
+            return replace(snapshot, unusable=view, children=self._cached(snapshot))
+        auth = snapshot.spec.auth or view.spec.auth
+        snapshot = replace(
+            snapshot,
+            pool=view,
+            token=self._token(namespace, snapshot.spec.pool_ref.name, server),
+            credential=await self._credential(namespace, auth.git_hub.token_secret_ref if auth else None),
+        )
+        if snapshot.deleted or snapshot.token is None:
+            return replace(snapshot, children=self._cached(snapshot))
+        snapshot = replace(snapshot, children=await self._children(snapshot))
+        if snapshot.children.claim is None:
+            snapshot = replace(snapshot, storage=await self.storage.look_up(view.spec.storage.storage_class_name))
+        return snapshot
+
+    def _cached(self, snapshot: TenantSnapshot) -> Children:
+        found = {kind: self.cache.get(kind, snapshot.namespace, snapshot.server) for kind in CHILDREN}
+        return self._sorted(snapshot, found)
+
+    async def _children(self, snapshot: TenantSnapshot) -> Children:
+        """An object that lost our label left the watch and may still be there: what is missing is asked for once."""
+        found = {kind: self.cache.get(kind, snapshot.namespace, snapshot.server) for kind in CHILDREN}
+        missing = [kind for kind, live in found.items() if live is None]
+        answers = await asyncio.gather(*(self._look(kind, snapshot.namespace, snapshot.server) for kind in missing))
+        return self._sorted(snapshot, found | dict(zip(missing, answers, strict=True)))
+
+    async def _look(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        try:
+            live = await self.api.get(kind, namespace, name)
+        except Absent:
+            return None
+        return as_observed(live) if kind == SECRET else live
+
+    def _sorted(self, snapshot: TenantSnapshot, found: dict[Kind, Manifest | None]) -> Children:
+        blocked = next((o for kind, live in found.items() if live and (o := obstacle(kind, live, snapshot))), None)
+        if blocked:
+            return Children(obstacle=blocked)
+        return Children(found[DEPLOYMENT], found[SERVICE], found[CLAIM], found[SECRET])
+
+    def _pool_of(self, namespace: str, name: str) -> PoolView | Finding:
+        raw = self.cache.get(POOL, namespace, name)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            message = f"spec.poolRef.name: CopilotPool {name!r} does not exist in namespace {namespace}; create it"
+            return Finding("PoolNotFound", message)
+        try:
+            spec = self._pool_spec(raw)
+        except InvalidResource as error:
+            return Finding("PoolInvalid", str(error))
+        return PoolView(spec, is_paused(raw), annotations_of(raw).get(RESTARTED_AT_ANNOTATION, ""))
+
+    def _pool_spec(self, raw: Manifest) -> PoolSpec:
+        """Raises InvalidResource. Parsed once per version: thousands of tenants share it."""
+        uid, version = raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
+        if (known := self.specs.get(uid)) and known[0] == version:
+            return known[1]
+        spec = parse_pool(raw).spec
+        self.specs[uid] = (version, spec)
+        return spec
+
+    def _token(self, namespace: str, pool: str, server: str) -> ServerToken | None:
+        for name, _, tokens in self._shards(namespace, pool):
+            if server in tokens:
+                return ServerToken(tokens[server], name)
+        return None
+
+    def _shards(self, namespace: str, pool: str) -> list[tuple[str, str, dict[str, str]]]:
+        """Name, resourceVersion and tokens of the pool's own Secrets; a Secret that merely has the label is not one."""
+        raw = self.cache.get(POOL, namespace, pool)
+        if raw is None:
+            return []
+        return [
+            (shard["metadata"]["name"], shard["metadata"]["resourceVersion"], _tokens(shard))
+            for shard in self.cache.labelled(SECRET, namespace, POOL_LABEL, slug(pool))
+            if controller_uid(shard) == raw["metadata"]["uid"]
+        ]
+
+    async def _credential(self, namespace: str, reference: SecretKeyRef | None) -> Credential | None:
+        if reference is None:
+            return None
+        name, key = reference.name, reference.key
+        secret = self.cache.get(SECRET, namespace, name)
+        exists = secret is not None or await self._look(SECRET, namespace, name) is not None
+        return check_credential(name, key, secret, exists)
+
+    async def pool(self, namespace: str, name: str) -> PoolSnapshot | None:
+        """None if there is no such pool (any more)."""
+        raw = self.cache.get(POOL, namespace, name)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            return None
+        tenants = self.cache.tenants_of(namespace, name)
+        shards = self._shards(namespace, name)
+        members = frozenset(server_of(tenant) for tenant in tenants)
+        snapshot = PoolSnapshot(
+            raw,
+            datetime.now(UTC),
+            self.settings,
+            members=members,
+            servers=tuple(self._servers(namespace, tenants)),
+            tokens={shard: tokens for shard, _, tokens in shards},
+            versions={shard: version for shard, version, _ in shards},
+        )
+        try:
+            spec = self._pool_spec(raw)
+        except InvalidResource as error:
+            return replace(snapshot, unusable=Finding("InvalidSpec", str(error)))
+        known = {server for tokens in snapshot.tokens.values() for server in tokens}
+        new = {server: await self._adopt_or_mint(namespace, server) for server in sorted(members - known)}
+        auth = spec.auth
+        objects = {kind: await self._pool_object(kind, namespace, name) for kind in (SERVICE_ACCOUNT, NETWORK_POLICY)}
+        uid = raw["metadata"]["uid"]
+        taken = next((kind for kind, live in objects.items() if live and controller_uid(live) != uid), None)
+        return replace(
+            snapshot,
+            spec=spec,
+            new_tokens=new,
+            service_account=objects[SERVICE_ACCOUNT],
+            network_policy=objects[NETWORK_POLICY],
+            obstacle=_taken(taken, pool_object(name)) if taken else None,
+            credential=await self._credential(namespace, auth.git_hub.token_secret_ref if auth else None),
+        )
+
+    async def _pool_object(self, kind: Kind, namespace: str, pool: str) -> Manifest | None:
+        name = pool_object(pool)
+        return self.cache.get(kind, namespace, name) or await self._look(kind, namespace, name)
+
+    async def _adopt_or_mint(self, namespace: str, server: str) -> str:
+        """A lost token is taken from the connection Secret made from it, so that a running server stays valid."""
+        known = self.cache.get(SECRET, namespace, server)
+        if known and TENANT_LABEL in labels_of(known) and controller_uid(known):
+            try:
+                live = await self.api.get(SECRET, namespace, server)
+            except Absent:
+                live = {}
+            if token := decoded((live.get("data") or {}).get("token", "")):
+                return token
+        return secrets.token_urlsafe(32)
+
+    def _servers(self, namespace: str, tenants: list[str]) -> list[Server]:
+        found = []
+        for tenant in tenants:
+            if live := self.cache.get(DEPLOYMENT, namespace, server_of(tenant)):
+                image = live["spec"]["template"]["spec"]["containers"][0]["image"]
+                status = live.get("status", {})
+                found.append(Server(live["spec"].get("replicas", 1) > 0, bool(status.get("readyReplicas")), image))
+        return found
+
+
+CHILDREN = (DEPLOYMENT, SERVICE, CLAIM, SECRET)
+
+
+def _tokens(shard: Manifest) -> dict[str, str]:
+    return {server: decoded(value) for server, value in (shard.get("data") or {}).items()}
+
+
+def _taken(kind: Kind, name: str) -> Finding:
+    return Finding("NameTaken", f"{kind} {name} exists and does not belong to this pool: delete or rename it")

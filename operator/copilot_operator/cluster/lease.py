@@ -1,0 +1,143 @@
+"""Leader election by a Lease: two replicas observe, the holder acts.
+
+Expiry of another holder is judged by our own monotonic clock since the record last changed, as client-go does it; the
+remote clock is never compared. A lease is no fence: a write under way may land after its loss, so what can't be
+undone carries preconditions of its own.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.errors import Absent, ApiError, Conflict
+from copilot_operator.domain.kinds import LEASE
+from copilot_operator.domain.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+DURATION_S: Final = 10.0
+RENEW_DEADLINE_S: Final = 7.0
+RETRY_S: Final = 1.5
+
+
+class LeaseLost(Exception):
+    """Somebody else holds the lease, or it could not be renewed in time: stop acting, at once."""
+
+
+class Lease:
+    """One candidate. ``identity`` must be unique among the replicas and their restarts."""
+
+    def __init__(self, api: KubeApi, namespace: str, name: str, identity: str) -> None:
+        self._api, self._namespace, self._name, self.identity = api, namespace, name, identity
+        self._seen: tuple[object, ...] = ()
+        self._seen_at = 0.0
+        self._renewed_at = float("-inf")
+        self.answered_at = float("-inf")  # when the API server last answered us, monotonic seconds
+
+    def valid(self) -> bool:
+        """Whether we may act now; asked before each write."""
+        return _now() < self._renewed_at + RENEW_DEADLINE_S
+
+    async def hold(self, acquired: Callable[[], Awaitable[None]]) -> None:
+        """Wait for the lease, then run ``acquired`` while renewing; raises LeaseLost, or what ``acquired`` raises.
+
+        On a clean end (cancellation) the lease is given back, so that the other replica takes over at once.
+        """
+        while not await self._attempt():  # noqa: ASYNC110 - the other holder is in another process
+            await asyncio.sleep(RETRY_S * (0.8 + 0.4 * random.random()))
+        log.info("leads", extra={"identity": self.identity})
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._renew(), name="lease")
+                group.create_task(_run(acquired), name="leading")
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await self._release()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if not await self._attempt() and not self.valid():
+                raise LeaseLost(f"lease {self._namespace}/{self._name} was not renewed within {RENEW_DEADLINE_S:g} s")
+
+    async def _attempt(self) -> bool:
+        """One try to take or renew; False when another holds it or the API server gave no answer in time."""
+        started = _now()
+        left_s = max(0.5, min(RENEW_DEADLINE_S, self._renewed_at + RENEW_DEADLINE_S - started))
+        try:
+            async with asyncio.timeout(left_s):
+                won = await self._write()
+        except (ApiError, TimeoutError) as error:
+            log.warning("lease not renewed", extra={"error": str(error)})
+            return False
+        self.answered_at = _now()
+        if won:
+            self._renewed_at = started
+        elif self._renewed_at > float("-inf"):
+            raise LeaseLost("another replica holds the lease")
+        return won
+
+    async def _write(self) -> bool:
+        try:
+            lease = await self._api.get(LEASE, self._namespace, self._name)
+        except Absent:
+            metadata = {"name": self._name, "namespace": self._namespace}
+            fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": self._spec({})}
+            return await self._won(self._api.create(LEASE, self._namespace, fresh))
+        spec = lease.get("spec") or {}
+        if not self._may_take(spec):
+            return False
+        return await self._won(self._api.replace(LEASE, lease | {"spec": self._spec(spec)}))
+
+    def _may_take(self, spec: Manifest) -> bool:
+        record = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
+        if record != self._seen:
+            self._seen, self._seen_at = record, _now()
+        holder = spec.get("holderIdentity")
+        if not holder or holder == self.identity:
+            return True
+        return _now() >= self._seen_at + float(spec.get("leaseDurationSeconds") or DURATION_S)
+
+    def _spec(self, before: Manifest) -> Manifest:
+        moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        same = before.get("holderIdentity") == self.identity
+        return {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": int(DURATION_S),
+            "acquireTime": before.get("acquireTime", moment) if same else moment,
+            "renewTime": moment,
+            "leaseTransitions": (before.get("leaseTransitions") or 0) + (0 if same else 1),
+        }
+
+    async def _won(self, write: Awaitable[Manifest]) -> bool:
+        try:
+            await write
+        except Conflict:
+            return False  # somebody was faster
+        return True
+
+    async def _release(self) -> None:
+        if not self.valid():
+            return
+        self._renewed_at = float("-inf")
+        try:
+            async with asyncio.timeout(2.0):
+                lease = await self._api.get(LEASE, self._namespace, self._name)
+                if lease["spec"].get("holderIdentity") == self.identity:
+                    spec = lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
+                    await self._api.replace(LEASE, lease | {"spec": spec})
+        except (ApiError, TimeoutError) as error:
+            log.warning("lease not given back, it expires by itself", extra={"error": str(error)})
+
+
+async def _run(action: Callable[[], Awaitable[None]]) -> None:
+    await action()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,198 @@
+"""kopf observes: watches in, records into the cache, keys into the queue. Nothing is decided and nothing written here.
+
+Only ``on.event`` is used: kopf's other handlers patch every object, and its index is quadratic. Secrets are watched by
+the existence of one label, which is "true" on users' credentials and "false" on our own: one watch sees both.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import kopf
+
+from copilot_operator.cluster.cache import Cache
+from copilot_operator.cluster.client import Access
+from copilot_operator.domain.kinds import (
+    CLAIM,
+    DEPLOYMENT,
+    LEASE,
+    NETWORK_POLICY,
+    POD,
+    POOL,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    TENANT,
+    Kind,
+)
+from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
+from copilot_operator.domain.naming import (
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    NAME_LABEL,
+    SERVER_NAME,
+    TENANT_ANNOTATION,
+    USABLE_LABEL,
+)
+
+log = logging.getLogger(__name__)
+
+OURS: Final = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
+SELECTORS: Final[dict[Kind, str]] = {
+    POOL: "",
+    TENANT: "",
+    DEPLOYMENT: OURS,
+    SERVICE: OURS,
+    CLAIM: OURS,
+    SERVICE_ACCOUNT: OURS,
+    NETWORK_POLICY: OURS,
+    POD: f"{OURS},{NAME_LABEL}={SERVER_NAME}",
+    SECRET: USABLE_LABEL,
+}
+Observer = Callable[[Kind, str | None, Manifest], None]  # kind, type of the watch event, object
+
+
+@dataclass(frozen=True)
+class LeaseName:
+    namespace: str
+    name: str
+
+
+def registry(observer: Observer, heartbeat: Callable[[], None], access: Access) -> kopf.OperatorRegistry:
+    """Handlers for every kind, and the Lease whose renewals prove that watches are alive."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return await connection_info(access)
+
+    def watch(kind: Kind) -> None:
+        @kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers, id=kind.plural)
+        async def observed(event: Mapping[str, Any], **_: Any) -> None:
+            observer(kind, event["type"], dict(event["object"]))
+
+    for kind in SELECTORS:
+        watch(kind)
+
+    @kopf.on.event(LEASE.group, LEASE.version, LEASE.plural, registry=handlers, id="heartbeat")
+    async def renewed(**_: Any) -> None:
+        heartbeat()
+
+    return handlers
+
+
+async def connection_info(access: Access) -> kopf.ConnectionInfo:
+    """kopf asks again after a 401, so a rotated service account token is picked up."""
+    configuration = access.configuration
+    authorization = await configuration.get_api_key_with_prefix("BearerToken")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        token=authorization.removeprefix("Bearer ") if authorization else None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+    )
+
+
+def settings(lease: LeaseName) -> kopf.OperatorSettings:
+    found = kopf.OperatorSettings()
+    found.persistence.diffbase_storage = NullDiffBase()
+    found.persistence.progress_storage = NullProgress()
+    for kind, selector in SELECTORS.items():
+        if selector:
+            found.watching.label_selectors[_resource(kind)] = selector
+    found.watching.field_selectors[_resource(LEASE)] = f"metadata.name={lease.name}"
+    found.watching.chunk_size = 500
+    found.watching.server_timeout = 300
+    found.watching.reconnect_backoff = 1
+    found.networking.error_backoffs = EndlessBackoff()
+    found.networking.connect_timeout = 10
+    found.posting.enabled = False
+    found.scanning.disabled = True
+    found.process.ultimate_exiting_timeout = 20
+    return found
+
+
+def owner_key(kind: Kind, manifest: Manifest) -> tuple[Kind, str, str] | None:
+    """The tenant or pool that must look at an object: (kind, namespace, name); None for users' own Secrets."""
+    metadata = manifest["metadata"]
+    namespace = metadata.get("namespace", "")
+    if kind in (POOL, TENANT):
+        return kind, namespace, metadata["name"]
+    for reference in metadata.get("ownerReferences") or ():
+        for owner in (TENANT, POOL):
+            if reference.get("kind") == owner.kind and reference.get("apiVersion") == owner.api_version:
+                return owner, namespace, reference["name"]
+    if tenant := annotations_of(manifest).get(TENANT_ANNOTATION):
+        return TENANT, namespace, tenant
+    return None
+
+
+def is_ours(manifest: Manifest) -> bool:
+    return labels_of(manifest).get(MANAGED_BY_LABEL) == MANAGED_BY
+
+
+def record(cache: Cache, kind: Kind, event: str | None, manifest: Manifest) -> None:
+    """Put a watch event into the cache; ``event`` is None for objects of the initial list."""
+    if event == "DELETED":
+        cache.drop(kind, manifest)
+    else:
+        cache.put(kind, manifest, asyncio.get_running_loop().time())
+
+
+def _resource(kind: Kind) -> tuple[str, str, str]:
+    return kind.group, kind.version, kind.plural
+
+
+class EndlessBackoff:
+    """Seconds between kopf's retries: a finite list would end the process after an outage of a minute."""
+
+    def __iter__(self) -> "_Growing":
+        return _Growing()
+
+
+class _Growing:
+    def __init__(self) -> None:
+        self._next = 0.5
+
+    def __iter__(self) -> "_Growing":
+        return self
+
+    def __next__(self) -> float:
+        self._next = min(self._next * 2, 15.0)
+        return self._next
+
+
+class NullDiffBase(kopf.DiffBaseStorage):
+    """on.event needs no last-handled configuration; without it two thirds of kopf's work per event are gone."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class NullProgress(kopf.ProgressStorage):
+    """on.event keeps no progress."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence

@@ -1,0 +1,45 @@
+"""A pod as decisions need it, out of kubelet's many words (core/v1 PodStatus)."""
+
+from typing import Final
+
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.snapshot import Finding, Pod
+
+IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+def pod_view(pod: Manifest) -> Pod:
+    metadata, status = pod["metadata"], pod.get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled", {})
+    refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        ip=status.get("podIP"),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        terminating="deletionTimestamp" in metadata,
+        waiting=_waiting(status),
+        unschedulable=str(scheduled.get("message", "")) if refused else None,
+    )
+
+
+def _waiting(status: Manifest) -> Finding | None:
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    for container in containers:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in IMAGE_REASONS:
+            return Finding("ImagePullFailed", f"Image {container.get('image')} can't be had ({reason}): {message}")
+        if reason in CONFIG_REASONS:
+            return Finding("ContainerNotStarted", f"Container {container['name']} can't start ({reason}): {message}")
+        if reason == "CrashLoopBackOff":
+            return Finding("CrashLooping", _crash(container))
+    return None
+
+
+def _crash(container: Manifest) -> str:
+    last = (container.get("lastState") or {}).get("terminated") or {}
+    how = f"{last.get('reason', 'ended')}, exit code {last.get('exitCode', '?')}"
+    return f"Container {container['name']} keeps ending ({how}); see: kubectl logs -c {container['name']} --previous"

@@ -1,0 +1,102 @@
+"""One cycle for one key: snapshot → plan → execute → status. What fails is said in status or tried again."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from copilot_operator.cluster.cache import Cache
+from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.errors import Absent, Conflict, Refused
+from copilot_operator.cluster.events import write_event
+from copilot_operator.cluster.execute import Executor, NotLeading
+from copilot_operator.cluster.gather import Gatherer
+from copilot_operator.domain.kinds import POOL, TENANT, Kind
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.plan import Step, plan_pool, plan_tenant
+from copilot_operator.domain.pool_status import pool_report
+from copilot_operator.domain.snapshot import Finding, PoolSnapshot, TenantSnapshot
+from copilot_operator.domain.status import Report, tenant_report
+
+log = logging.getLogger(__name__)
+
+WorkKey = tuple[Kind, str, str]  # kind, namespace, name
+REFUSED_AGAIN_S = 30.0  # a refusal stays until somebody changes something; we would hear of most, not of all
+WAITING_AGAIN_S = 5.0  # for what no watch tells: foreign objects, missing storage classes
+
+
+@dataclass
+class Reconciler:
+    """``on_tenant`` hears every snapshot of a tenant (None: gone), ``after_pool`` of each pool that was written."""
+
+    api: KubeApi
+    cache: Cache
+    gather: Gatherer
+    executor: Executor
+    may_write: Callable[[], bool]
+    on_tenant: Callable[[str, str, TenantSnapshot | None], None]
+    after_pool: Callable[[PoolSnapshot], None]
+    refused: dict[WorkKey, Finding] = field(default_factory=dict)
+
+    async def __call__(self, key: WorkKey) -> float | None:
+        """Seconds after which to look again, None if only an event can change the answer."""
+        kind, namespace, name = key
+        return await (self._tenant(key, namespace, name) if kind == TENANT else self._pool(key, namespace, name))
+
+    async def _tenant(self, key: WorkKey, namespace: str, name: str) -> float | None:
+        snapshot = await self.gather.tenant(namespace, name)
+        self.on_tenant(namespace, name, snapshot)
+        if snapshot is None:
+            self.refused.pop(key, None)
+            return None
+        plan = plan_tenant(snapshot)
+        failure = await self._execute(key, plan.steps)
+        snapshot = replace(snapshot, refused=self.refused.get(key))
+        report = tenant_report(snapshot, plan)
+        await self._say(TENANT, snapshot.raw, report, snapshot)
+        if failure:
+            raise failure
+        waits = snapshot.unusable or snapshot.children.obstacle or snapshot.storage.finding
+        if waits or snapshot.refused:
+            return REFUSED_AGAIN_S if snapshot.refused else WAITING_AGAIN_S
+        return report.look_again_s
+
+    async def _pool(self, key: WorkKey, namespace: str, name: str) -> float | None:
+        snapshot = await self.gather.pool(namespace, name)
+        if snapshot is None:
+            self.refused.pop(key, None)
+            return None
+        steps = plan_pool(snapshot)
+        failure = await self._execute(key, steps)
+        if steps and not failure:
+            self.after_pool(snapshot)
+        snapshot = replace(snapshot, refused=self.refused.get(key))
+        await self._say(POOL, snapshot.raw, pool_report(snapshot), snapshot)
+        if failure:
+            raise failure
+        return REFUSED_AGAIN_S if snapshot.refused or snapshot.obstacle else None
+
+    async def _execute(self, key: WorkKey, steps: tuple[Step, ...]) -> Exception | None:
+        """A refusal becomes a finding; what may pass by itself is returned, to be raised once status is told."""
+        try:
+            await self.executor.run(steps)
+        except Refused as error:
+            self.refused[key] = Finding("Refused", f"The API server refuses to {error.what}: {error.message}"[:1000])
+            log.warning("refused", extra={"key": str(key), "error": str(error)})
+            return None
+        except (Conflict, NotLeading) as error:
+            return error
+        self.refused.pop(key, None)
+        return None
+
+    async def _say(self, kind: Kind, raw: Manifest, report: Report, snapshot: TenantSnapshot | PoolSnapshot) -> None:
+        if report.status is None or not self.may_write():
+            return
+        metadata = {key: raw["metadata"][key] for key in ("name", "namespace", "uid")}
+        status = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "status": report.status}
+        try:
+            live = await self.api.apply(kind, status, subresource="status")
+        except (Absent, Conflict):
+            return  # deleted meanwhile; the uid keeps us from writing to, or making, a namesake
+        self.cache.put(kind, live, 0.0)
+        if report.event:
+            await write_event(self.api, raw, report.event, snapshot.now)

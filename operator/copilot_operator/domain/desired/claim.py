@@ -1,0 +1,32 @@
+"""The PersistentVolumeClaim with a server's state: COPILOT_HOME, home and workspace."""
+
+from copilot_operator.api.quantity import quantity_value
+from copilot_operator.domain.desired.common import child, stamped
+from copilot_operator.domain.kinds import CLAIM
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.snapshot import TenantSnapshot
+
+
+def claim(snapshot: TenantSnapshot) -> Manifest:
+    """The claim as the API server takes it.
+
+    A claim can grow and nothing else: of a live one the larger size, the access mode and the class stay.
+    With ``deletionPolicy: Retain`` it has no owner, so it outlives its tenant; a tenant of that name finds it again.
+    """
+    assert snapshot.spec
+    assert snapshot.pool
+    storage = snapshot.pool.spec.storage
+    live = (snapshot.children.claim or {}).get("spec", {})
+    manifest = child(CLAIM, snapshot, owned=snapshot.spec.deletion_policy == "Delete")
+    spec: Manifest = {
+        "accessModes": live.get("accessModes") or [snapshot.storage.access_mode],
+        "resources": {"requests": {"storage": _larger(storage.size, live)}},
+    }
+    if class_name := live.get("storageClassName", storage.storage_class_name):
+        spec["storageClassName"] = class_name
+    return stamped(manifest | {"spec": spec})
+
+
+def _larger(size: str, live: Manifest) -> str:
+    has = live.get("resources", {}).get("requests", {}).get("storage")
+    return size if has is None or quantity_value(size) >= quantity_value(str(has)) else str(has)

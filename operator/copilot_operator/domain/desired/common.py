@@ -1,0 +1,54 @@
+"""What all our objects share: labels, owner, and the hash that tells our own change from somebody else's."""
+
+from collections.abc import Mapping
+
+from copilot_operator.domain.kinds import Kind
+from copilot_operator.domain.manifest import Manifest, digest, owner_reference
+from copilot_operator.domain.naming import (
+    APPLIED_ANNOTATION,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    NAME_LABEL,
+    POOL_LABEL,
+    SERVER_NAME,
+    TENANT_ANNOTATION,
+    TENANT_LABEL,
+    slug,
+)
+from copilot_operator.domain.snapshot import TenantSnapshot
+
+
+def pool_labels(pool: str) -> dict[str, str]:
+    return {MANAGED_BY_LABEL: MANAGED_BY, NAME_LABEL: SERVER_NAME, POOL_LABEL: slug(pool)}
+
+
+def tenant_labels(snapshot: TenantSnapshot) -> dict[str, str]:
+    assert snapshot.spec
+    return pool_labels(snapshot.spec.pool_ref.name) | {TENANT_LABEL: slug(snapshot.name)}
+
+
+def selector(snapshot: TenantSnapshot) -> dict[str, str]:
+    """The labels that select the pods of the server and no others; never changes for a tenant."""
+    return {NAME_LABEL: SERVER_NAME, TENANT_LABEL: slug(snapshot.name)}
+
+
+def child(
+    kind: Kind, snapshot: TenantSnapshot, *, owned: bool = True, labels: Mapping[str, str] | None = None
+) -> Manifest:
+    """Head of a tenant's child; ``owned``: the garbage collector removes it with its tenant."""
+    metadata: Manifest = {
+        "name": snapshot.server,
+        "namespace": snapshot.namespace,
+        "labels": tenant_labels(snapshot) | dict(labels or {}),
+        "annotations": {TENANT_ANNOTATION: snapshot.name},
+    }
+    if owned:
+        metadata["ownerReferences"] = [owner_reference(snapshot.raw)]
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+
+
+def stamped(manifest: Manifest) -> Manifest:
+    """The manifest with the hash of itself in an annotation: what we applied, whatever the server made of it."""
+    metadata = manifest["metadata"]
+    annotations = metadata.get("annotations", {}) | {APPLIED_ANNOTATION: digest(manifest)}
+    return manifest | {"metadata": metadata | {"annotations": annotations}}

@@ -1,0 +1,32 @@
+"""The connection Secret: all that an application needs to reach its server with an official SDK."""
+
+import base64
+
+from copilot_operator.domain.desired.common import child, stamped
+from copilot_operator.domain.desired.service import CLI_PORT, host
+from copilot_operator.domain.kinds import SECRET
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.naming import USABLE_LABEL
+from copilot_operator.domain.snapshot import TenantSnapshot
+
+
+def connection(snapshot: TenantSnapshot) -> Manifest:
+    """``host``, ``port``, ``cliUrl`` (``host:port``, as the SDKs take it) and ``token``.
+
+    Without a gateway the tenant's token is its server's; the pod takes the server's from the pool's own Secret, so
+    that a gateway can later stand between without a restart.
+    """
+    assert snapshot.token
+    values = {
+        "host": host(snapshot),
+        "port": str(CLI_PORT),
+        "cliUrl": f"{host(snapshot)}:{CLI_PORT}",
+        "token": snapshot.token.value,
+    }
+    manifest = child(SECRET, snapshot, labels={USABLE_LABEL: "false"})
+    return stamped(manifest | {"type": "Opaque", "data": encoded(values)})
+
+
+def encoded(values: dict[str, str]) -> dict[str, str]:
+    """Secret data as the API takes it (``data``, base64); ``stringData`` is write-only and can't be compared."""
+    return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}

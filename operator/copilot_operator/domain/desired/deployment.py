@@ -1,0 +1,213 @@
+"""The Deployment of one server: one CLI process with 0 or 1 replicas, and its agent."""
+
+from typing import Any, Final
+
+from copilot_operator.api.duration import duration_s
+from copilot_operator.domain.desired.common import child, selector, stamped, tenant_labels
+from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
+from copilot_operator.domain.kinds import DEPLOYMENT
+from copilot_operator.domain.manifest import Manifest, annotations_of, digest
+from copilot_operator.domain.naming import INTENT_ANNOTATION, RESTARTED_AT_ANNOTATION, pool_object
+from copilot_operator.domain.snapshot import TenantSnapshot
+
+CLI_UID: Final = 10001
+AGENT_UID: Final = 10002  # its own: what runs in the server must not read the agent's memory
+GRACE_S: Final = 600  # a turn may take as long before a pod that somebody deletes is ended; an idle one goes at once
+PROGRESS_DEADLINE_S: Final = 120
+TOKEN_ENV: Final = "COPILOT_CONNECTION_TOKEN"
+GITHUB_TOKEN_ENV: Final = "COPILOT_SDK_AUTH_TOKEN"
+LOCKED_DOWN: Final[Manifest] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+AGENT_RESOURCES: Final[Manifest] = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}}
+
+
+def deployment(snapshot: TenantSnapshot) -> Manifest:
+    """The Deployment with ``replicas: 1``; when it runs, and when its template may change, is lifecycle.py's.
+
+    RollingUpdate with maxUnavailable 0 is a safety catch: if somebody edits the template by hand, the surge pod waits
+    for the state directory that the running server holds, the running one stays, and the edit is undone. Our own
+    changes of the template happen at 0 replicas only.
+    """
+    manifest = child(DEPLOYMENT, snapshot)
+    manifest["metadata"]["annotations"][INTENT_ANNOTATION] = _line(intent(snapshot))
+    return stamped(
+        manifest
+        | {
+            "spec": {
+                "replicas": 1,
+                "revisionHistoryLimit": 1,
+                "progressDeadlineSeconds": PROGRESS_DEADLINE_S,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+                "selector": {"matchLabels": selector(snapshot)},
+                "template": _template(snapshot),
+            }
+        }
+    )
+
+
+def intent(snapshot: TenantSnapshot) -> dict[str, Any]:
+    """What people decided about the server, by the name they know it by: a change of one restarts the server.
+
+    An operator of a newer version may render another template from the same intent; that waits for the next stop.
+    """
+    assert snapshot.spec
+    assert snapshot.pool
+    assert snapshot.token
+    spec, credential = snapshot.pool.spec, snapshot.credential
+    return {
+        "image": spec.server.image,
+        "args": list(spec.server.args),
+        "env": _user_env(snapshot),
+        "resources": _resources(snapshot),
+        "logLevel": spec.server.log_level,
+        "template": _as_json(spec.server.template),
+        "idleTimeout": spec.sessions.idle_timeout,
+        "gitHubToken": [credential.secret, credential.key, credential.digest] if credential else None,
+        "connectionToken": [snapshot.token.shard, digest(snapshot.token.value)],
+        "restartedAt": [snapshot.pool.restarted_at, annotations_of(snapshot.raw).get(RESTARTED_AT_ANNOTATION, "")],
+    }
+
+
+def _line(values: dict[str, Any]) -> str:
+    """``part=digest`` for each part, so that a restart can name what changed without keeping the values."""
+    return " ".join(f"{part}={digest(value)[:8]}" for part, value in sorted(values.items()))
+
+
+def changed_intent(live: Manifest, wanted: Manifest) -> list[str]:
+    """Names of the parts of the intent in which two Deployments differ, sorted."""
+    before, after = (
+        dict(part.split("=", 1) for part in annotations_of(manifest).get(INTENT_ANNOTATION, "").split())
+        for manifest in (live, wanted)
+    )
+    return sorted(part for part in before.keys() | after.keys() if before.get(part) != after.get(part))
+
+
+def _template(snapshot: TenantSnapshot) -> Manifest:
+    assert snapshot.spec
+    assert snapshot.pool
+    template = snapshot.pool.spec.server.template
+    annotations = {"kubectl.kubernetes.io/default-container": "copilot"} | dict(template.metadata.annotations)
+    return {
+        "metadata": {"labels": dict(template.metadata.labels) | tenant_labels(snapshot), "annotations": annotations},
+        "spec": _as_json(template.spec)
+        | {
+            "serviceAccountName": pool_object(snapshot.spec.pool_ref.name),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "shareProcessNamespace": True,  # the agent counts processes and memory; pause reaps orphans
+            "terminationGracePeriodSeconds": GRACE_S,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": CLI_UID,
+                "runAsGroup": CLI_UID,
+                "fsGroup": CLI_UID,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "initContainers": [_agent(snapshot)],
+            "containers": [_cli(snapshot)],
+            "volumes": [
+                {"name": "data", "persistentVolumeClaim": {"claimName": snapshot.server}},
+                {"name": "logs", "emptyDir": {"sizeLimit": "256Mi"}},
+                {"name": "tmp", "emptyDir": {}},
+            ],
+        },
+    }
+
+
+def _agent(snapshot: TenantSnapshot) -> Manifest:
+    """A native sidecar: started before the server, stopped after it, so it can serve its probes and its preStop."""
+    probe = {"httpGet": {"path": "/agentz", "port": AGENT_PORT}, "timeoutSeconds": 5}
+    return {
+        "name": "agent",
+        "image": snapshot.settings.agent_image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["agent"],
+        "restartPolicy": "Always",
+        "env": [_server_token(snapshot), {"name": "COPILOT_AGENT_DRAIN_DEADLINE_S", "value": str(GRACE_S - 60)}],
+        "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "resources": AGENT_RESOURCES,
+        "securityContext": LOCKED_DOWN | {"runAsUser": AGENT_UID},
+        "startupProbe": probe | {"periodSeconds": 1, "failureThreshold": 60},
+        "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 3},
+        "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
+    }
+
+
+def _cli(snapshot: TenantSnapshot) -> Manifest:
+    assert snapshot.pool
+    spec = snapshot.pool.spec
+    args = ["--log-level", spec.server.log_level]
+    args += ["--session-idle-timeout", str(round(duration_s(spec.sessions.idle_timeout)))]
+    ours = [
+        _server_token(snapshot),
+        {"name": "HOME", "value": "/data/home"},
+        {"name": "COPILOT_HOME", "value": "/data/copilot"},
+    ]
+    if credential := snapshot.credential:
+        args += ["--auth-token-env", GITHUB_TOKEN_ENV]
+        ours.append(_from_secret(GITHUB_TOKEN_ENV, credential.secret, credential.key))
+    # by name: the API server answers two of one name in an apply with an error that no retry cures
+    env = {variable["name"]: variable for variable in [*_user_env(snapshot), *ours]}
+    return {
+        "name": "copilot",
+        "image": spec.server.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/usr/local/bin/copilot-server"],
+        "args": [*args, *spec.server.args],
+        "env": list(env.values()),
+        "ports": [{"name": "copilot", "containerPort": CLI_PORT, "protocol": "TCP"}],
+        "resources": _resources(snapshot),
+        "securityContext": LOCKED_DOWN,
+        "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": AGENT_PORT}}},
+        "startupProbe": _probe("/livez", period_s=1, failures=120),
+        # the last resort only: the operator notices a silent server earlier and knows whether it is busy
+        "livenessProbe": _probe("/livez", period_s=10, failures=6) | {"terminationGracePeriodSeconds": 10},
+        "readinessProbe": _probe("/readyz", period_s=5, failures=2),
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            {"name": "logs", "mountPath": "/logs"},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": AGENT_PORT},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _server_token(snapshot: TenantSnapshot) -> Manifest:
+    assert snapshot.token
+    return _from_secret(TOKEN_ENV, snapshot.token.shard, snapshot.server)
+
+
+def _from_secret(name: str, secret: str, key: str) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def _resources(snapshot: TenantSnapshot) -> Manifest:
+    """The tenant's resources where it says some, else the pool's."""
+    assert snapshot.spec
+    assert snapshot.pool
+    pools = snapshot.pool.spec.server.resources
+    own = snapshot.spec.server.resources if snapshot.spec.server else None
+    return _as_json(own if own is not None else pools)
+
+
+def _user_env(snapshot: TenantSnapshot) -> list[Manifest]:
+    assert snapshot.pool
+    return [_as_json(variable) for variable in snapshot.pool.spec.server.env]
+
+
+def _as_json(model: Any) -> Manifest:
+    """A part of the API's models as the API server speaks it, without what was left out."""
+    document: Manifest = model.model_dump(by_alias=True, exclude_none=True, mode="json")
+    return document

@@ -1,0 +1,96 @@
+"""What exists once per pool: the servers' ServiceAccount, their NetworkPolicy, and the Secrets with their tokens."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Final
+
+from copilot_operator.api.network import NetworkPeer
+from copilot_operator.domain.desired.common import pool_labels, stamped
+from copilot_operator.domain.desired.connection import encoded
+from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
+from copilot_operator.domain.kinds import NETWORK_POLICY, SECRET, SERVICE_ACCOUNT, Kind
+from copilot_operator.domain.manifest import Manifest, owner_reference
+from copilot_operator.domain.naming import MANAGED_BY, NAME_LABEL, SERVER_NAME, USABLE_LABEL, pool_object
+from copilot_operator.domain.snapshot import PoolSnapshot
+
+METADATA_SERVICE: Final = ipaddress.IPv4Network("169.254.169.254/32")  # clouds hand out node credentials there
+NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
+
+
+def service_account(snapshot: PoolSnapshot) -> Manifest:
+    """An account without rights, whose token no pod mounts."""
+    return stamped(
+        _head(SERVICE_ACCOUNT, snapshot, pool_object(snapshot.name)) | {"automountServiceAccountToken": False}
+    )
+
+
+def token_shard(snapshot: PoolSnapshot, name: str, tokens: Mapping[str, str]) -> Manifest:
+    """Secret with the tokens of some servers, by server; ``resourceVersion`` in it makes the write conditional."""
+    manifest = _head(SECRET, snapshot, name)
+    manifest["metadata"]["labels"][USABLE_LABEL] = "false"
+    if version := snapshot.versions.get(name):
+        manifest["metadata"]["resourceVersion"] = version
+    return manifest | {"type": "Opaque", "data": encoded(dict(sorted(tokens.items())))}
+
+
+def network_policy(snapshot: PoolSnapshot) -> Manifest:
+    """Who may talk to the servers, and whom they may talk to.
+
+    In: applications (``allowFrom``; by default the namespace's pods that are not servers) to the CLI's port, the
+    operator to the CLI and the agent. Kubelet's probes come from the node and need no rule. Out: DNS and
+    ``egressCIDRs``, never a cloud's metadata service.
+    """
+    assert snapshot.spec
+    policy = snapshot.spec.network_policy
+    applications = [_peer(peer) for peer in policy.allow_from] or [_pods_but_servers()]
+    operator = {
+        "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: snapshot.settings.operator_namespace}},
+        "podSelector": {"matchLabels": {NAME_LABEL: MANAGED_BY}},
+    }
+    spec = {
+        "podSelector": {"matchLabels": pool_labels(snapshot.name)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": applications, "ports": _ports("TCP", CLI_PORT)},
+            {"from": [operator], "ports": _ports("TCP", CLI_PORT, AGENT_PORT)},
+        ],
+        "egress": [
+            {"ports": _ports("UDP", 53) + _ports("TCP", 53)},
+            *([{"to": [_block(cidr) for cidr in policy.egress_cidrs]}] if policy.egress_cidrs else []),
+        ],
+    }
+    return stamped(_head(NETWORK_POLICY, snapshot, pool_object(snapshot.name)) | {"spec": spec})
+
+
+def _head(kind: Kind, snapshot: PoolSnapshot, name: str) -> Manifest:
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "metadata": {
+            "name": name,
+            "namespace": snapshot.namespace,
+            "labels": pool_labels(snapshot.name),
+            "ownerReferences": [owner_reference(snapshot.raw)],
+        },
+    }
+
+
+def _ports(protocol: str, *ports: int) -> list[Manifest]:
+    return [{"protocol": protocol, "port": port} for port in ports]
+
+
+def _pods_but_servers() -> Manifest:
+    return {"podSelector": {"matchExpressions": [{"key": NAME_LABEL, "operator": "NotIn", "values": [SERVER_NAME]}]}}
+
+
+def _peer(peer: NetworkPeer) -> Manifest:
+    document: Manifest = peer.model_dump(by_alias=True, exclude_none=True, mode="json")
+    return document
+
+
+def _block(cidr: str) -> Manifest:
+    network = ipaddress.ip_network(cidr, strict=False)
+    block: Manifest = {"cidr": str(network)}
+    if isinstance(network, ipaddress.IPv4Network) and METADATA_SERVICE.subnet_of(network):
+        block["except"] = [str(METADATA_SERVICE)]
+    return {"ipBlock": block}

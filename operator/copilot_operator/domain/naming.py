@@ -1,0 +1,52 @@
+"""Names of what we make: short, valid everywhere, and never the same for two different owners.
+
+A name that is a short DNS label without ``--`` is used as it is; any other becomes ``<readable part>--<hash>``. Since
+no name used as it is holds ``--``, the two forms never meet; the hash has 80 bits.
+"""
+
+import base64
+import hashlib
+import re
+from typing import Final
+
+from copilot_operator.domain.kinds import GROUP
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "copilot-operator"
+NAME_LABEL: Final = "app.kubernetes.io/name"
+SERVER_NAME: Final = "copilot"  # value of NAME_LABEL on everything that belongs to a server
+POOL_LABEL: Final = f"{GROUP}/pool"
+TENANT_LABEL: Final = f"{GROUP}/tenant"
+USABLE_LABEL: Final = f"{GROUP}/tenant-usable"  # "true" on users' credential Secrets; ours say "false", see observe.py
+
+TENANT_ANNOTATION: Final = f"{GROUP}/tenant-name"  # the whole name: the label holds a slug
+PAUSED_ANNOTATION: Final = f"{GROUP}/paused"
+RESTARTED_AT_ANNOTATION: Final = f"{GROUP}/restarted-at"
+APPLIED_ANNOTATION: Final = f"{GROUP}/applied-hash"
+INTENT_ANNOTATION: Final = f"{GROUP}/intent-hash"
+
+AS_IT_IS: Final = re.compile(r"[a-z0-9]([a-z0-9]|-(?!-))*[a-z0-9]|[a-z0-9]")
+LONGEST: Final = 40  # leaves room for our prefixes and a ReplicaSet's and a pod's suffix within 63
+
+
+def slug(name: str) -> str:
+    """A DNS label of at most 40 characters, unique to ``name`` (RFC 1123)."""
+    if len(name) <= LONGEST and AS_IT_IS.fullmatch(name):
+        return name
+    readable = re.sub(r"-+", "-", re.sub(r"[^a-z0-9]", "-", name.lower())).strip("-")[:22].strip("-") or "x"
+    return f"{readable}--{base64.b32encode(hashlib.sha256(name.encode()).digest()[:10]).decode().lower()}"
+
+
+def server_of(tenant: str) -> str:
+    """Name of a Dedicated tenant's server: its Deployment, Service, claim and connection Secret."""
+    return f"copilot-{slug(tenant)}"
+
+
+def pool_object(pool: str) -> str:
+    """Name of a pool's ServiceAccount and NetworkPolicy; differs from every server's by its prefix."""
+    return f"copilotpool-{slug(pool)}"
+
+
+def token_shard(pool: str, number: int) -> str:
+    """Name of the ``number``-th Secret with server tokens of a pool."""
+    return f"{pool_object(pool)}-server-tokens-{number}"

@@ -1,0 +1,249 @@
+"""What people and programs are told: conditions, phase, and the one Event of a transition.
+
+Each chain is a list of small policies; the first that objects decides, so causes come before their effects. A status
+is written only when something in it would change, and a tenant on its ordinary way to Ready is written once, when it
+arrives (or after ``PATIENCE``): thousands of tenants start without a second write.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from copilot_operator.api.conditions import Condition, merge_conditions
+from copilot_operator.domain.desired.service import CLI_PORT, host
+from copilot_operator.domain.lifecycle import Stage
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.plan import TenantPlan
+from copilot_operator.domain.snapshot import Finding, Health, TenantSnapshot
+
+PATIENCE: Final = timedelta(seconds=120)  # how long a first start may take before status speaks of it
+MAX_MESSAGE: Final = 4096  # what the CRD allows a condition
+SETTLING: Final = timedelta(seconds=15)  # how long a start may look troubled (volumes, scheduling) before it is
+
+
+@dataclass(frozen=True)
+class Event:
+    """A core/v1 Event to write: ``type`` Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """``status`` to write, None to leave it; ``event`` of a transition; ``look_again_s``: when time alone tells more."""
+
+    status: Manifest | None = None
+    event: Event | None = None
+    look_again_s: float | None = None
+
+
+Policy = Callable[[TenantSnapshot, TenantPlan], Finding | None]
+
+
+def unusable(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    return snapshot.unusable
+
+
+def in_the_way(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    return snapshot.children.obstacle
+
+
+def refused(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    return snapshot.refused
+
+
+def storage_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """The class of a claim can't be had, or the claim lost its volume (PersistentVolumeClaim status.phase)."""
+    if snapshot.storage.finding:
+        return snapshot.storage.finding
+    phase = (snapshot.children.claim or {}).get("status", {}).get("phase")
+    return Finding("VolumeLost", f"The volume of claim {snapshot.server} is gone") if phase == "Lost" else None
+
+
+def credential_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    return snapshot.credential.finding if snapshot.credential else None
+
+
+def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    if plan.move and plan.move.stage == Stage.STOPPED and snapshot.spec and snapshot.spec.suspended:
+        return Finding("Suspended", "spec.suspended is true; sessions are kept, set it to false to go on")
+    return None
+
+
+def stopping(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    if plan.move and plan.move.stage == Stage.STOPPING:
+        return Finding("Stopping", f"The server stops once its turns are done: {plan.move.why}")
+    return None
+
+
+def pod_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """What kubelet says keeps a container from running: image, configuration, crash."""
+    return next((pod.waiting for pod in snapshot.pods if pod.waiting and not pod.ready), None)
+
+
+def not_scheduled(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    if _starting_for(snapshot) < SETTLING:
+        return None
+    found = next((pod.unschedulable for pod in snapshot.pods if pod.unschedulable), None)
+    return Finding("Unschedulable", f"No node takes the pod: {found}") if found else None
+
+
+def pod_refused(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """The pod can't even be created: a quota, a policy (Deployment condition ReplicaFailure)."""
+    for condition in (snapshot.children.deployment or {}).get("status", {}).get("conditions") or ():
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return Finding("PodRefused", str(condition.get("message", "")))
+    return None
+
+
+def unhealthy(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    if snapshot.reading.health == Health.UNHEALTHY:
+        return Finding("ServerSilent", snapshot.reading.message)
+    return None
+
+
+def not_ready(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """It starts; Ready waits for kubelet's probe and for our own first ping."""
+    if plan.move and plan.move.stage == Stage.SERVING and snapshot.reading.health != Health.UNKNOWN:
+        return None
+    return Finding("Starting", "The server is starting")
+
+
+READY: Final[tuple[Policy, ...]] = (
+    unusable,  # nothing can be decided about it
+    in_the_way,  # the name of a child is taken
+    refused,  # the API server does not take what we make
+    storage_trouble,  # a server without its volume can't start
+    suspended,  # wanted, so it comes before what else might be wrong
+    stopping,
+    credential_trouble,
+    pod_trouble,
+    pod_refused,
+    not_scheduled,
+    unhealthy,
+    not_ready,
+)
+PHASES: Final = {"Suspended": "Suspended", "Stopping": "Draining", "Starting": "Starting"}
+WAITING: Final = frozenset({"PoolNotFound", "PreviousRemains"})  # somebody else moves next, so: Pending
+
+
+def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
+    """The status of a tenant after ``plan`` was carried out, and the Event if Ready changed its word."""
+    found = next((finding for policy in READY if (finding := policy(snapshot, plan))), None)
+    if snapshot.deleted or (plan.move is None and found and found.reason == "Starting" and snapshot.token is None):
+        return Report()
+    old: Manifest = snapshot.raw.get("status") or {}
+    if not old and found and found.reason == "Starting":
+        left = PATIENCE - _starting_for(snapshot)
+        if left > timedelta(0):
+            return Report(look_again_s=min(left, SETTLING).total_seconds())
+    status = {
+        "phase": _phase(found, plan),
+        "observedGeneration": snapshot.raw["metadata"].get("generation", 1),
+        "conditions": _conditions(snapshot, plan, found, old),
+    }
+    if snapshot.children.connection or (plan.steps and plan.move):
+        status["server"] = snapshot.server
+        status["endpoint"] = {"host": host(snapshot), "port": CLI_PORT, "secretName": snapshot.server}
+    elif "endpoint" in old:
+        status |= {"server": old.get("server"), "endpoint": old["endpoint"]}
+    again_s = SETTLING.total_seconds() if found and found.reason == "Starting" else None
+    return Report(status if status != _comparable(old) else None, _event(old, status), again_s)
+
+
+def _conditions(snapshot: TenantSnapshot, plan: TenantPlan, found: Finding | None, old: Manifest) -> list[Manifest]:
+    ready = found is None
+    credential, reading = snapshot.credential, snapshot.reading
+    trouble = storage_trouble(snapshot, plan)
+    claimed = (snapshot.children.claim or {}).get("status", {}).get("phase") == "Bound"
+    stage = plan.move.stage if plan.move else None
+    moving = stage in (Stage.STARTING, Stage.STOPPING) or (stage == Stage.SERVING and found is not None)
+    paused = snapshot.paused
+    running = stage == Stage.SERVING
+    rows = [
+        ("Ready", ready, found or Finding("ServerReady", "The server answers")),
+        _credentials_row(credential.finding if credential else None, credential is not None),
+        _health_row(reading.health if running else Health.UNKNOWN, reading.message),
+        _storage_row(trouble, claimed),
+        ("Progressing", moving and not ready, found if moving and found else _settled(plan)),
+        ("Paused", paused is not None, paused or Finding("NotPaused", "The operator acts on it")),
+    ]
+    generation = snapshot.raw["metadata"].get("generation", 1)
+    new = [_condition(name, value, finding, generation) for name, value, finding in rows]
+    return merged(old, new, snapshot.now)
+
+
+def merged(old: Manifest, new: list[Condition], now: datetime) -> list[Manifest]:
+    """Conditions as the API server speaks them; the times of those that did not change are kept."""
+    before = [Condition.model_validate(condition) for condition in old.get("conditions") or ()]
+    return [c.model_dump(by_alias=True, exclude_none=True, mode="json") for c in merge_conditions(before, new, now)]
+
+
+def _credentials_row(finding: Finding | None, has_one: bool) -> tuple[str, bool, Finding]:
+    if finding:
+        return "CredentialsReady", False, finding
+    if has_one:
+        return "CredentialsReady", True, Finding("TokenFound", "The GitHub token was found")
+    return "CredentialsReady", True, Finding("NotConfigured", "Clients bring their own credentials")
+
+
+def _storage_row(trouble: Finding | None, bound: bool) -> tuple[str, bool | None, Finding]:
+    if trouble:
+        return "StorageReady", False, trouble
+    if bound:
+        return "StorageReady", True, Finding("Bound", "The volume is bound")
+    return "StorageReady", None, Finding("NotBound", "The volume is not bound yet")
+
+
+def _settled(plan: TenantPlan) -> Finding:
+    return Finding("Settled", (plan.move.why if plan.move else "") or "Nothing is under way")
+
+
+def _health_row(health: Health, message: str) -> tuple[str, bool | None, Finding]:
+    if health == Health.UNKNOWN:
+        return "ServerHealthy", None, Finding("NotRunning", "No running server to ping")
+    if health == Health.HEALTHY:
+        return "ServerHealthy", True, Finding("Answers", "The server answers connect and ping")
+    return "ServerHealthy", False, Finding("ServerSilent", message)
+
+
+def _condition(name: str, value: bool | None, finding: Finding, generation: int) -> Condition:
+    status = "Unknown" if value is None else "True" if value else "False"
+    reason, message = finding.reason, finding.message[:MAX_MESSAGE]
+    return Condition(type=name, status=status, reason=reason, message=message, observed_generation=generation)
+
+
+def _phase(found: Finding | None, plan: TenantPlan) -> str:
+    if found is None:
+        return "Ready"
+    if found.reason in WAITING:
+        return "Pending"
+    return PHASES.get(found.reason, "Failed")
+
+
+def _event(old: Manifest, new: Manifest) -> Event | None:
+    """An Event when Ready got another status or reason; a first start says nothing before it arrives."""
+    before, after = _ready_of(old), _ready_of(new)
+    if (before.get("status"), before.get("reason")) == (after.get("status"), after.get("reason")):
+        return None
+    ordinary = after["status"] == "True" or after["reason"] in PHASES
+    return Event("Normal" if ordinary else "Warning", after["reason"], after["message"])
+
+
+def _ready_of(status: Manifest) -> Manifest:
+    return next((condition for condition in status.get("conditions") or () if condition["type"] == "Ready"), {})
+
+
+def _comparable(old: Manifest) -> Manifest:
+    return {key: value for key, value in old.items() if value is not None}
+
+
+def _starting_for(snapshot: TenantSnapshot) -> timedelta:
+    """Since when the server has not been Ready: the condition's last change, else the tenant's creation."""
+    conditions = (snapshot.raw.get("status") or {}).get("conditions") or ()
+    ready = next((condition for condition in conditions if condition["type"] == "Ready"), None)
+    since = ready["lastTransitionTime"] if ready else snapshot.raw["metadata"]["creationTimestamp"]
+    return snapshot.now - datetime.fromisoformat(since)

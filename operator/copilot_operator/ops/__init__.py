@@ -1,0 +1,1 @@
+"""What the operator tells those who run it: logs, metrics, liveness and readiness."""

@@ -1,0 +1,65 @@
+"""Metrics of the operator (Prometheus). No label grows with the number of tenants."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+
+@dataclass
+class Metrics:
+    """Seconds everywhere; counters are for the life of the process."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self.reconciles = Histogram(
+            "copilot_operator_reconcile_seconds", "Time of one reconcile", ["kind"], registry=self.registry
+        )
+        self.reconcile_errors = Counter(
+            "copilot_operator_reconcile_errors", "Reconciles that failed and are tried again", ["kind", "error"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.pings = Histogram(
+            "copilot_operator_server_ping_seconds", "Latency of pings that servers answered", registry=self.registry
+        )
+        self.ping_failures = Counter(
+            "copilot_operator_server_ping_failures", "Pings that servers did not answer", registry=self.registry
+        )
+
+    def measured_ping(self, latency_s: float | None) -> None:
+        if latency_s is None:
+            self.ping_failures.inc()
+        else:
+            self.pings.observe(latency_s)
+
+    def measured_reconcile(self, kind: str, seconds: float, error: BaseException | None) -> None:
+        self.reconciles.labels(kind).observe(seconds)
+        if error:
+            self.reconcile_errors.labels(kind, type(error).__name__).inc()
+
+    def read(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        """Add figures that are read when asked for."""
+
+        class Reader:
+            def collect(self) -> Iterator[Metric]:
+                return collect()
+
+        self.registry.register(Reader())
+
+
+def gauge(name: str, text: str, values: Mapping[str, float] | float, label: str = "") -> Metric:
+    if not isinstance(values, Mapping):
+        return GaugeMetricFamily(name, text, value=values)
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in sorted(values.items()):
+        family.add_metric([key], value)
+    return family
+
+
+def counter(name: str, text: str, values: Mapping[str, float], label: str) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in sorted(values.items()):
+        family.add_metric([key], value)
+    return family
