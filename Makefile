@@ -3,13 +3,43 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help venv crds lint types imports test test-fast test-e2e images cluster-up cluster-down demo down bench-operator clean
-
+.PHONY: help
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
+# --- development ---------------------------------------------------------------------------------
+
+.PHONY: venv crds lint types imports
 venv: $(VENV)/.done ## Install the package and the tools it is developed with into .venv
 $(VENV)/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
+
+crds: venv ## Generate crds/ from the models
+	$(BIN)/copilot-operator crds --out crds
+
+lint: venv ## Style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv ## Types, strictly
+	$(BIN)/mypy
+
+imports: venv ## Who may import whom
+	$(BIN)/lint-imports
+
+# --- tests: fast tiers first, one cluster for the last -------------------------------------------
+
+.PHONY: test test-fast test-contract test-e2e
+test: test-fast test-contract test-e2e ## Everything that must hold, on real Kubernetes with the real CLI
+
+test-fast: lint types imports ## Lint, types, imports, unit and property tests
+	$(BIN)/pytest tests/unit tests/property
+
+test-contract: venv ## The real CLI and its stand-in, one suite for both
+	$(BIN)/pytest tests/contract
+
+test-e2e: venv ## The operator on a real cluster with real servers
+	$(BIN)/pytest tests/e2e
+

@@ -18,7 +18,7 @@ from prometheus_client.core import Metric
 
 from copilot_operator.api.duration import duration_s
 from copilot_operator.cluster.cache import Cache
-from copilot_operator.cluster.client import KubeApi, load_access
+from copilot_operator.cluster.client import AccessError, KubeApi, load_access
 from copilot_operator.cluster.errors import Absent, ApiError
 from copilot_operator.cluster.execute import Executor
 from copilot_operator.cluster.gather import Gatherer
@@ -240,7 +240,8 @@ class Operator:
         return self.not_live() if self.synced_at else "not everything was listed yet"
 
     def _figures(self) -> Iterator[Metric]:
-        yield counter("copilot_operator_api_requests", "Requests to the API server", self.api.requests, "verb")
+        requests = self.api.requests.items()
+        yield counter("copilot_operator_api_requests", "Requests to the API server", requests, ["verb", "resource"])
         yield gauge("copilot_operator_leading", "1 if this replica acts", float(self.lease.valid()))
         yield gauge("copilot_operator_queue_length", "Objects that wait for a worker", float(len(self.queue)))
         yield gauge("copilot_operator_tenants", "Tenants known", float(len(self.cache.keys(TENANT))))
@@ -252,7 +253,12 @@ async def run(own: OperatorSettings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     metrics = Metrics()
-    async with KubeApi(await load_access()) as api:
+    try:
+        access = await load_access()
+    except AccessError as error:
+        log.error("no way to the API server: give $KUBECONFIG, or run in a pod", extra={"error": str(error)})
+        return 2
+    async with KubeApi(access) as api:
         operator = Operator(own, api, metrics)
         server = await web.serve(own.port, live=operator.not_live, ready=operator.not_ready, metrics=metrics)
         for name in (signal.SIGTERM, signal.SIGINT):

@@ -38,13 +38,20 @@ class Access:
     ssl_context: ssl.SSLContext | None
 
 
+class AccessError(Exception):
+    """There is no usable configuration of the API server; the message says what was tried."""
+
+
 async def load_access(kubeconfig: str | None = None) -> Access:
-    """In a pod the service account, else ``kubeconfig``, $KUBECONFIG or ~/.kube/config."""
+    """In a pod the service account, else ``kubeconfig``, $KUBECONFIG or ~/.kube/config. Raises AccessError."""
     configuration = Configuration()
-    if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-        kube_config.load_incluster_config(client_configuration=configuration)
-    else:
-        await kube_config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+    try:
+        if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            kube_config.load_incluster_config(client_configuration=configuration)
+        else:
+            await kube_config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+    except kube_config.ConfigException as error:
+        raise AccessError(str(error)) from error
     context = None
     if configuration.host.startswith("https"):
         context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
@@ -64,7 +71,7 @@ class KubeApi:
         self._limiter = limiter or Limiter()
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
-        self.requests: Counter[str] = Counter()  # by verb, for metrics and benchmarks
+        self.requests: Counter[tuple[str, str]] = Counter()  # by verb and resource, for metrics and benchmarks
 
     async def __aenter__(self) -> "KubeApi":
         connector = aiohttp.TCPConnector(limit=64, ssl=self.access.ssl_context or False)
@@ -77,7 +84,7 @@ class KubeApi:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest:
         """Raises Absent."""
-        return await self._call("get", "GET", kind.path(namespace, name))
+        return await self._call("get", kind.plural, "GET", kind.path(namespace, name))
 
     async def list_pages(self, kind: Kind, *, namespace: str = "", selector: str = "") -> AsyncIterator[Manifest]:
         """All objects, page by page, at the server's newest state; raises Expired when a page took too long."""
@@ -85,7 +92,7 @@ class KubeApi:
         if selector:
             query["labelSelector"] = selector
         while True:
-            page = await self._call("list", "GET", kind.path(namespace), query, timeout_s=60.0)
+            page = await self._call("list", kind.plural, "GET", kind.path(namespace), query, timeout_s=60.0)
             for item in page.get("items") or []:
                 yield item
             if not (token := page.get("metadata", {}).get("continue")):
@@ -98,32 +105,34 @@ class KubeApi:
         manager = STATUS_MANAGER if subresource == "status" else FIELD_MANAGER
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
         query = {"fieldManager": manager, "force": "true"}
-        return await self._call("patch", "PATCH", path, query, manifest, content_type=APPLY)
+        resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
+        return await self._call("patch", resource, "PATCH", path, query, manifest, content_type=APPLY)
 
     async def merge(self, kind: Kind, namespace: str, name: str, change: Manifest) -> Manifest:
         """JSON merge patch; a ``resourceVersion`` in it makes it conditional (Conflict)."""
-        query = {"fieldManager": FIELD_MANAGER}
-        return await self._call("patch", "PATCH", kind.path(namespace, name), query, change, content_type=MERGE)
+        path, query = kind.path(namespace, name), {"fieldManager": FIELD_MANAGER}
+        return await self._call("patch", kind.plural, "PATCH", path, query, change, content_type=MERGE)
 
     async def create(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
         """Raises Conflict if it is there already."""
         query = {"fieldManager": FIELD_MANAGER}
-        return await self._call("create", "POST", kind.path(namespace), query, manifest)
+        return await self._call("create", kind.plural, "POST", kind.path(namespace), query, manifest)
 
     async def replace(self, kind: Kind, manifest: Manifest) -> Manifest:
         """PUT; the manifest's resourceVersion makes it conditional (Conflict)."""
         metadata = manifest["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
-        return await self._call("update", "PUT", path, {"fieldManager": FIELD_MANAGER}, manifest)
+        return await self._call("update", kind.plural, "PUT", path, {"fieldManager": FIELD_MANAGER}, manifest)
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
         """Delete this very object: ``uid`` keeps a namesake that came meanwhile. Raises Absent, Conflict."""
         options: Manifest = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
-        await self._call("delete", "DELETE", kind.path(namespace, name), {}, options)
+        await self._call("delete", kind.plural, "DELETE", kind.path(namespace, name), {}, options)
 
     async def _call(
         self,
         verb: str,
+        resource: str,
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
@@ -141,7 +150,7 @@ class KubeApi:
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body, separators=(",", ":")).encode(), content_type
         async with self._limiter.slot():
-            self.requests[verb] += 1
+            self.requests[verb, resource] += 1
             try:
                 async with (
                     asyncio.timeout(timeout_s or self._timeout_s),

@@ -7,7 +7,7 @@ GROUP: Final = "copilot-operator.io"
 VERSION: Final = "v1alpha1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kind:
     """One kind; ``group`` is "" for the core group."""
 
@@ -29,7 +29,7 @@ class Kind:
         parts += [part for part in (self.plural, name, subresource) if part]
         return "/".join(parts)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.kind
 
 

@@ -33,7 +33,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Report:
-    """``status`` to write, None to leave it; ``event`` of a transition; ``look_again_s``: when time alone tells more."""
+    """``status`` to write (None: leave it); ``event`` of a transition; ``look_again_s``: when time alone tells more."""
 
     status: Manifest | None = None
     event: Event | None = None
@@ -149,7 +149,7 @@ def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
         status["server"] = snapshot.server
         status["endpoint"] = {"host": host(snapshot), "port": CLI_PORT, "secretName": snapshot.server}
     elif "endpoint" in old:
-        status |= {"server": old.get("server"), "endpoint": old["endpoint"]}
+        status |= {key: old[key] for key in ("server", "endpoint") if key in old}
     again_s = SETTLING.total_seconds() if found and found.reason == "Starting" else None
     return Report(status if status != _comparable(old) else None, _event(old, status), again_s)
 

@@ -1,6 +1,6 @@
 """Metrics of the operator (Prometheus). No label grows with the number of tenants."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -58,8 +58,9 @@ def gauge(name: str, text: str, values: Mapping[str, float] | float, label: str 
     return family
 
 
-def counter(name: str, text: str, values: Mapping[str, float], label: str) -> Metric:
-    family = CounterMetricFamily(name, text, labels=[label])
-    for key, value in sorted(values.items()):
-        family.add_metric([key], value)
+def counter(name: str, text: str, values: Iterable[tuple[tuple[str, ...], float]], labels: Sequence[str]) -> Metric:
+    """``values``: (one value for each of ``labels``, the count)."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in sorted(values):
+        family.add_metric(key, value)
     return family

@@ -22,8 +22,8 @@ def claim(snapshot: TenantSnapshot) -> Manifest:
         "accessModes": live.get("accessModes") or [snapshot.storage.access_mode],
         "resources": {"requests": {"storage": _larger(storage.size, live)}},
     }
-    if class_name := live.get("storageClassName", storage.storage_class_name):
-        spec["storageClassName"] = class_name
+    if storage.storage_class_name:
+        spec["storageClassName"] = live.get("storageClassName", storage.storage_class_name)
     return stamped(manifest | {"spec": spec})
 
 

@@ -1,0 +1,76 @@
+"""What ``/metrics`` says: the text format of Prometheus, by hand. Pure. What is not known is left out."""
+
+from collections.abc import Iterator, Mapping
+
+from copilot_operator.agent.state import State
+from copilot_operator.rpc.ping import Failure
+
+_Sample = tuple[Mapping[str, str], float]
+
+
+def text(state: State) -> str:
+    """All metrics of one server."""
+    return "".join(_lines(state))
+
+
+def _lines(state: State) -> Iterator[str]:
+    reading, used, disk, drain = state.reading, state.processes, state.disk, state.drain
+    yield from _metric("copilot_agent_info", "gauge", "The agent itself.", [({"version": state.version}, 1)])
+    yield from _metric("copilot_cli_up", "gauge", "Whether the CLI answered connect and ping.", _one(reading.ok))
+    if reading.version is not None:
+        yield from _metric("copilot_cli_info", "gauge", "The CLI that answers.", [({"version": reading.version}, 1)])
+    if reading.latency_s is not None:
+        latency = _one(reading.latency_s)
+        yield from _metric("copilot_cli_ping_seconds", "gauge", "Time to the answer of the latest ping.", latency)
+    failures: list[_Sample] = [({"reason": each}, state.probe_failures.get(each, 0)) for each in Failure]
+    yield from _metric("copilot_cli_ping_failures_total", "counter", "Pings without a good answer.", failures)
+    yield from _sessions(state)
+    memory, processes = _one(used.memory_bytes), _one(used.count)
+    yield from _metric("copilot_server_memory_bytes", "gauge", "Resident memory of the CLI and its tools.", memory)
+    yield from _metric("copilot_server_processes", "gauge", "Processes of the CLI and its tools.", processes)
+    if disk is not None:
+        capacity, free = _one(disk.capacity_bytes), _one(disk.free_bytes)
+        yield from _metric("copilot_server_disk_capacity_bytes", "gauge", "Size of the state volume.", capacity)
+        yield from _metric("copilot_server_disk_free_bytes", "gauge", "Free space of the state volume.", free)
+    yield from _metric("copilot_server_draining", "gauge", "Whether a drain runs or is done.", _one(drain is not None))
+    cut = _one(0 if drain is None else len(drain.progress.cut))
+    yield from _metric("copilot_server_drain_cut_turns", "gauge", "Turns cut by the deadline of this drain.", cut)
+
+
+def _sessions(state: State) -> Iterator[str]:
+    if state.sessions is None:
+        return
+    count = state.sessions.count
+    samples: list[_Sample] = [
+        ({"state": "loaded"}, count.loaded),
+        ({"state": "busy"}, count.busy),
+        ({"state": "waiting"}, count.waiting),
+        ({"state": "uncounted"}, count.uncounted),
+        ({"state": "stored"}, state.sessions.stored),
+    ]
+    yield from _metric(
+        "copilot_server_sessions",
+        "gauge",
+        "Sessions. Loaded contains busy; busy contains waiting and uncounted; stored are those on disk.",
+        samples,
+    )
+
+
+def _one(value: float) -> list[_Sample]:
+    return [({}, value)]
+
+
+def _metric(name: str, kind: str, help: str, samples: list[_Sample]) -> Iterator[str]:
+    yield f"# HELP {name} {help}\n# TYPE {name} {kind}\n"
+    for labels, value in samples:
+        pairs = ",".join(f'{key}="{_escaped(each)}"' for key, each in labels.items())
+        yield f"{name}{{{pairs}}} {_number(value)}\n" if pairs else f"{name} {_number(value)}\n"
+
+
+def _number(value: float) -> str:
+    """A number as Prometheus reads it; bytes come out whole."""
+    return repr(value) if isinstance(value, float) else str(int(value))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

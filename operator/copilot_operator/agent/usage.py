@@ -1,0 +1,60 @@
+"""What a server uses: memory and processes of the pod, space on its volume. Reads /proc and statvfs only.
+
+All containers of the pod share a process name space, so /proc shows the CLI and whatever its tools have started.
+Files of other users' processes that need ptrace rights are not touched: ``stat`` and ``statm`` are readable by all.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_PAUSE_PID: Final = 1  # the pod's pause process; on a machine of its own, init
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Processes of the pod without the agent and the pause process. Shared pages count for each who maps them."""
+
+    count: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A volume, in bytes. What is free for root only counts as used, as it does for the CLI."""
+
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+
+
+def read_processes(proc: Path = Path("/proc"), *, own_pid: int | None = None) -> Processes:
+    """Count the processes and add up their resident memory."""
+    left_out = {_PAUSE_PID, os.getpid() if own_pid is None else own_pid}
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    sizes = [
+        pages * page_bytes
+        for name in os.listdir(proc)
+        if name.isdigit() and int(name) not in left_out and (pages := _resident_pages(proc / name)) is not None
+    ]
+    return Processes(count=len(sizes), memory_bytes=sum(sizes))
+
+
+def _resident_pages(process: Path) -> int | None:
+    """Resident pages; None if the process is gone or a zombie, which has no memory and is pause's to reap."""
+    try:
+        pages = (process / "statm").read_text().split()
+        return int(pages[1]) if int(pages[0]) else None
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def read_disk(path: Path) -> Disk | None:
+    """The volume that holds ``path``; None if it cannot be read."""
+    try:
+        at = os.statvfs(path)
+    except OSError:
+        return None
+    capacity, free = at.f_blocks * at.f_frsize, at.f_bavail * at.f_frsize
+    return Disk(capacity_bytes=capacity, used_bytes=capacity - free, free_bytes=free)

@@ -1,0 +1,176 @@
+"""CopilotPool: how servers run."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from copilot_operator.api.conditions import Conditions
+from copilot_operator.api.duration import Duration, between
+from copilot_operator.api.environment import Args, Env, LogLevel
+from copilot_operator.api.invalid import parse
+from copilot_operator.api.metadata import Metadata
+from copilot_operator.api.model import Model
+from copilot_operator.api.names import ObjectName
+from copilot_operator.api.network import NetworkPolicySpec
+from copilot_operator.api.quantity import Quantity, at_least
+from copilot_operator.api.references import Auth
+from copilot_operator.api.resources import ServerResources
+from copilot_operator.api.rules import Rule, list_map
+from copilot_operator.api.scheduling import PodTemplate
+
+STORAGE_DOES_NOT_SHRINK: Final = Rule(
+    "!isQuantity(string(self)) || !isQuantity(string(oldSelf))"
+    " || quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
+    "storage cannot shrink, because volumes cannot: write the former size or more, or create another pool",
+    None,
+)
+NO_GATEWAY_YET: Final = Rule(
+    "!self.enabled",
+    "this version has no gateway: write gateway: {enabled: false}",
+    lambda gateway: not gateway.enabled,
+)
+
+
+# Without this rule `kubectl scale` would say "scaled", and nothing would happen.
+NOTHING_TO_SCALE: Final = Rule(
+    "!has(self.shared) || self.isolation == 'Shared'",
+    "leave shared out and do not scale this pool: with isolation: Dedicated each tenant has one server, "
+    "so create or delete tenants, or suspend them",
+    lambda spec: spec.shared is None or spec.isolation == "Shared",
+    field_path=".shared",
+)
+
+
+class ServerSpec(Model):
+    """The CLI server: its image, flags, environment, resources and pod."""
+
+    image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")]
+    """Image of the CLI, made by the recipe in operator/images/cli. A tag that says the version, or a digest, makes
+    updates visible; a changed image restarts the servers through a drain."""
+    resources: ServerResources = ServerResources()
+    """CPU, memory and scratch space of each server."""
+    args: Args = ()
+    """Further flags of the CLI, taken literally. Flags that the operator sets are refused."""
+    env: Env = ()
+    """Further environment variables of the CLI. Variables that the operator sets are refused."""
+    log_level: LogLevel = "info"
+    """How much the CLI writes to its log."""
+    template: PodTemplate = PodTemplate()
+    """What is added to the pods of servers."""
+
+
+class StorageSpec(Model):
+    """The volume that holds the sessions of a server."""
+
+    mode: Literal["PerServer"] = "PerServer"
+    """PerServer: every server has a volume of its own."""
+    size: Annotated[Quantity, at_least("64Mi", "a session store needs room"), STORAGE_DOES_NOT_SHRINK] = "10Gi"
+    """Size of each volume. It can grow where the storage class can, and never shrink."""
+    storage_class_name: ObjectName | None = None
+    """StorageClass of the volumes; the cluster's default if absent. A change is for volumes that are made from then on:
+    a volume keeps its class."""
+
+
+class SessionsSpec(Model):
+    """How long sessions stay loaded."""
+
+    idle_timeout: Annotated[Duration, between("5m", "168h", "the CLI looks for idle sessions every 5 minutes")] = "30m"
+    """How long a session may be idle before the CLI unloads it, checked every 5 minutes. What was said stays on the
+    volume: an unloaded session is resumed by its id. From 5m to 168h."""
+
+
+class GatewaySpec(Model):
+    """The gateway between applications and servers."""
+
+    rules = (NO_GATEWAY_YET,)
+
+    enabled: Annotated[bool, Field(strict=True)]
+    """Whether there is a gateway. This version has none: write false, applications connect to their server directly."""
+
+
+class HealthSpec(Model):
+    """When a server counts as healthy. The operator pings every server over the CLI's own protocol."""
+
+    interval: Annotated[Duration, between("1s", "5m")] = "5s"
+    """Time between two pings of a server. From 1s to 5m."""
+    timeout: Annotated[Duration, between("100ms", "1m")] = "3s"
+    """How long a ping may take before it counts as failed. From 100ms to 1m."""
+    failure_threshold: Annotated[int, Field(strict=True, ge=1, le=20)] = 2
+    """How many pings in a row must fail before a server counts as unhealthy. From 1 to 20."""
+
+
+class SharedSpec(Model):
+    """Servers that tenants share. The scale subresource writes here."""
+
+    replicas: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = None
+    """Number of servers."""
+
+
+class PoolSpec(Model):
+    """How the servers of this pool run."""
+
+    rules = (NOTHING_TO_SCALE,)
+
+    isolation: Literal["Dedicated"]  # immutable for now because it has one value; a second one needs a rule
+    """Dedicated: every tenant has a server of its own, with process, memory, volume and credentials. Immutable."""
+    shared: SharedSpec | None = None
+    """Servers that tenants share: for isolation Shared, which this version does not have. Leave it out."""
+    server: ServerSpec
+    """The CLI server: its image, flags, environment, resources and pod."""
+    storage: StorageSpec = StorageSpec()
+    """The volume that holds the sessions of a server."""
+    sessions: SessionsSpec = SessionsSpec()
+    """How long sessions stay loaded."""
+    gateway: GatewaySpec
+    """The gateway between applications and servers. This version has none: write {enabled: false}."""
+    auth: Auth | None = None
+    """The pool's credential, for tenants without one of their own. Without any, applications pass a credential or a
+    provider key when they create a session."""
+    health: HealthSpec = HealthSpec()
+    """When a server counts as healthy."""
+    network_policy: NetworkPolicySpec = NetworkPolicySpec()
+    """Who may connect to servers, and where servers may connect to."""
+
+
+class ImageServers(Model):
+    """How many servers run an image."""
+
+    image: Annotated[str, Field(max_length=1024)]
+    """Image of the CLI."""
+    servers: Annotated[int, Field(ge=0)]
+    """Number of servers that run it."""
+
+
+class PoolStatus(Model):
+    """What the operator saw."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the pool that this status was computed from."""
+    replicas: Annotated[int, Field(ge=0)] | None = None
+    """Number of servers that should run: one for each tenant that is not suspended."""
+    ready_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Number of servers that are ready."""
+    selector: Annotated[str, Field(max_length=1024)] | None = None
+    """Label selector of the servers' pods, in text form, for the scale subresource."""
+    tenants: Annotated[int, Field(ge=0)] | None = None
+    """Number of tenants that name this pool."""
+    versions: Annotated[tuple[ImageServers, ...], Field(max_length=16), list_map("image")] = ()
+    """Images of the servers, with the number of servers that run each."""
+    conditions: Conditions = ()
+    """Aspects of the observed state. Ready sums them up."""
+
+
+class CopilotPool(Model):
+    """A pool of GitHub Copilot CLI servers: how they run, for the tenants that name it."""
+
+    metadata: Metadata
+    spec: PoolSpec
+    """How the servers of this pool run."""
+    status: PoolStatus = PoolStatus()
+    """What the operator saw. Written by the operator."""
+
+
+def parse_pool(obj: Mapping[str, Any]) -> CopilotPool:
+    """Read a CopilotPool as the API server holds it; raises InvalidResource."""
+    return parse(CopilotPool, obj)

@@ -1,0 +1,99 @@
+"""CopilotTenant: who uses the servers of a pool."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from copilot_operator.api.conditions import Conditions
+from copilot_operator.api.invalid import parse
+from copilot_operator.api.metadata import Metadata
+from copilot_operator.api.model import Model
+from copilot_operator.api.names import ObjectName
+from copilot_operator.api.references import Auth
+from copilot_operator.api.resources import ResourceOverrides
+from copilot_operator.api.rules import Rule
+
+DeletionPolicy = Literal["Delete", "Retain"]
+Phase = Literal["Pending", "Starting", "Ready", "Draining", "Suspended", "Failed"]
+ConditionType = Literal["Ready", "CredentialsReady", "ServerHealthy", "StorageReady", "Progressing", "Paused"]
+
+IMMUTABLE_POOL: Final = Rule(
+    "self.name == oldSelf.name",
+    "poolRef cannot change, because sessions do not move between pools: create another tenant in the other pool",
+    None,
+)
+
+
+class PoolRef(Model):
+    """The pool that serves a tenant."""
+
+    rules = (IMMUTABLE_POOL,)
+
+    name: ObjectName
+    """Name of a CopilotPool in the same namespace."""
+
+
+class TenantServerSpec(Model):
+    """What differs from the pool for this tenant's server."""
+
+    resources: ResourceOverrides | None = None
+    """CPU, memory and scratch space that replace the pool's; absent means the pool's."""
+
+
+class TenantSpec(Model):
+    """Who this tenant is and what it may have."""
+
+    pool_ref: PoolRef
+    """The pool that serves this tenant. Immutable."""
+    auth: Auth | None = None
+    """The tenant's own credential; absent means the pool's."""
+    suspended: Annotated[bool, Field(strict=True)] = False
+    """true stops the server through a drain and keeps its volume; false starts it again with its sessions."""
+    server: TenantServerSpec | None = None
+    """What differs from the pool for this tenant's server."""
+    deletion_policy: DeletionPolicy = "Delete"
+    """What becomes of the volume when the tenant is deleted. Delete: it goes, with every session. Retain: it stays, and
+    a tenant of the same name in the same pool gets it back."""
+
+
+class Endpoint(Model):
+    """Where the application connects."""
+
+    host: Annotated[str, Field(max_length=512)]
+    """Host name, to be resolved inside the cluster."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """TCP port."""
+    secret_name: Annotated[str, Field(max_length=253)]
+    """Secret with host, port, cliUrl (host:port) and token for the SDK."""
+
+
+class TenantStatus(Model):
+    """What the operator saw."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the tenant that this status was computed from."""
+    phase: Phase | None = None
+    """The state in one word, for people; programs read conditions."""
+    endpoint: Endpoint | None = None
+    """Where the application connects."""
+    server: Annotated[str, Field(max_length=253)] | None = None
+    """Name of the server (its Deployment, Service and volume)."""
+    conditions: Conditions = ()
+    """Aspects of the observed state: Ready (the summary), CredentialsReady, ServerHealthy, StorageReady, Progressing,
+    Paused."""
+
+
+class CopilotTenant(Model):
+    """A user or a team of an application: one tenant of a CopilotPool, with a connection of its own."""
+
+    metadata: Metadata
+    spec: TenantSpec
+    """Who this tenant is and what it may have."""
+    status: TenantStatus = TenantStatus()
+    """What the operator saw. Written by the operator."""
+
+
+def parse_tenant(obj: Mapping[str, Any]) -> CopilotTenant:
+    """Read a CopilotTenant as the API server holds it; raises InvalidResource."""
+    return parse(CopilotTenant, obj)

@@ -1,0 +1,118 @@
+"""Who is busy: the decision over what a CLI server says of one session. Pure; asking is the caller's.
+
+No single call tells. ``session.metadata.activity`` misses background shells (their end starts another turn by
+itself), and queued messages run after the present turn. What could not be counted is busy: a session that is
+stopped because nobody could ask would lose its turn.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+from copilot_operator.rpc.errors import RpcError, ServerError
+
+Answer: TypeAlias = dict[str, Any] | ServerError | None  # None: not asked
+
+_NOT_LOADED_TEXT: Final = "Session not found"  # "... failed with message: Session not found for sessionId: x"
+
+
+class Standing(StrEnum):
+    """Where one session stands."""
+
+    NOT_LOADED = "NotLoaded"
+    IDLE = "Idle"
+    BUSY = "Busy"
+    WAITING = "Waiting"  # busy, and only a person or a client's tool can get it on
+    UNCOUNTED = "Uncounted"  # the server did not say
+
+    @property
+    def is_loaded(self) -> bool:
+        return self is not Standing.NOT_LOADED
+
+    @property
+    def is_busy(self) -> bool:
+        return self in (Standing.BUSY, Standing.WAITING, Standing.UNCOUNTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The answers about one session, by the method that gave them."""
+
+    activity: Answer  # session.metadata.activity
+    tasks: Answer = None  # session.tasks.list
+    queue: Answer = None  # session.queue.pendingItems
+    permissions: Answer = None  # session.permissions.pendingRequests
+    tools: Answer = None  # session.tools.listPendingRequests
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many sessions stand where. ``busy`` contains ``waiting`` and ``uncounted``, ``loaded`` contains ``busy``."""
+
+    loaded: int
+    busy: int
+    waiting: int
+    uncounted: int
+
+
+def says_not_loaded(answer: Answer) -> bool:
+    """Whether the server said that it has not loaded the session. It has no code of its own for that."""
+    return isinstance(answer, RpcError) and _NOT_LOADED_TEXT in answer.message
+
+
+def standing(evidence: Evidence) -> Standing:
+    """Where a session stands, the first that applies."""
+    if any(map(says_not_loaded, (evidence.activity, evidence.tasks, evidence.queue))):
+        return Standing.NOT_LOADED  # it may go between one question and the next
+    working = works(evidence)
+    if working is None:
+        return Standing.UNCOUNTED
+    if not working:
+        return Standing.IDLE
+    return Standing.WAITING if waits(evidence) else Standing.BUSY
+
+
+def works(evidence: Evidence) -> bool | None:
+    """Whether a turn runs, will run, or will be started by a task that runs; None: it cannot be said."""
+    active = _flag(evidence.activity, "hasActiveWork")
+    if active:
+        return True
+    tasks = _items(evidence.tasks, "tasks")
+    queued, steering = _items(evidence.queue, "items"), _items(evidence.queue, "steeringMessages")
+    if tasks is not None and any(task_runs(task) for task in tasks):
+        return True
+    if queued or steering:
+        return True
+    return None if active is None or tasks is None or queued is None else False
+
+
+def waits(evidence: Evidence) -> bool:
+    """Whether anything waits for a person or for a tool of the client."""
+    return bool(_items(evidence.permissions, "items") or _items(evidence.tools, "items"))
+
+
+def task_runs(task: Any) -> bool:
+    """Whether an item of ``session.tasks.list`` still runs; one that does not say so might."""
+    return not isinstance(task, dict) or task.get("status", "running") == "running"
+
+
+def count(standings: Iterable[Standing]) -> Count:
+    """Add up a server's sessions."""
+    loaded = [each for each in standings if each.is_loaded]
+    return Count(
+        loaded=len(loaded),
+        busy=sum(each.is_busy for each in loaded),
+        waiting=loaded.count(Standing.WAITING),
+        uncounted=loaded.count(Standing.UNCOUNTED),
+    )
+
+
+def _flag(answer: Answer, name: str) -> bool | None:
+    value = answer.get(name) if isinstance(answer, dict) else None
+    return value if isinstance(value, bool) else None
+
+
+def _items(answer: Answer, name: str) -> list[Any] | None:
+    value = answer.get(name) if isinstance(answer, dict) else None
+    return value if isinstance(value, list) else None

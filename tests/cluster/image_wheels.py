@@ -1,0 +1,78 @@
+"""The wheels that the operator's image is made of: the project's own, and those of everything it depends on.
+
+They are made on this machine, so that the build of the image itself needs no network.
+"""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from tests.cluster.image_cache import cache_directory, digest, forget_siblings, made_once
+
+PROJECT = Path(__file__).resolve().parents[2]
+PYTHON_OF_IMAGE = "3.11"
+GLIBC_OF_IMAGE = 36  # 2.36, Debian 12
+TIMEOUT_S = 600
+
+
+def dependency_wheels(*, again: bool = False) -> Path:
+    """Return a directory with the wheels of the project's dependencies, for the image's Python, and pip."""
+    wanted = [*pyproject()["project"]["dependencies"], "pip"]
+    directory = cache_directory() / "wheels" / f"dependencies-{digest(PYTHON_OF_IMAGE, *wanted)}"
+
+    def download(scratch: Path) -> None:
+        newest_first = [f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC_OF_IMAGE, 16, -1)]
+        platforms = [f"--platform={name}" for name in (*newest_first, "manylinux2014_x86_64", "linux_x86_64")]
+        target = ["--dest", str(scratch / directory.name), "--only-binary=:all:", f"--python-version={PYTHON_OF_IMAGE}"]
+        pip("download", *target, *platforms, *wanted)
+
+    made = made_once(directory, download, again=again)
+    forget_siblings(made, "dependencies-*")
+    return made
+
+
+def project_wheel(target: Path) -> Path:
+    """Build the project's own wheel into ``target``."""
+    environment = {**os.environ, "PYTHONPATH": str(build_backend())}
+    build = f"import {backend()} as backend; print(backend.build_wheel({str(target)!r}))"
+    target.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=PROJECT,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    return target / done.stdout.splitlines()[-1]
+
+
+def build_backend() -> Path:
+    """Return a directory with what builds the project; kept, so that a build does not ask the index each time."""
+    wanted: list[str] = pyproject()["build-system"]["requires"]
+    directory = cache_directory() / "wheels" / f"backend-{digest(sys.version, *wanted)}"
+
+    def install(scratch: Path) -> None:
+        pip("install", "--target", str(scratch / directory.name), *wanted)
+
+    return made_once(directory, install)
+
+
+def backend() -> str:
+    """Return the module that builds the project (PEP 517)."""
+    name: str = pyproject()["build-system"]["build-backend"]
+    return name
+
+
+def pyproject() -> dict[str, dict]:  # type: ignore[type-arg]
+    """Read the project's own description."""
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text())
+
+
+def pip(*arguments: str) -> None:
+    """Run pip as it is configured on this machine."""
+    quiet = ("--quiet", "--disable-pip-version-check")
+    subprocess.run([sys.executable, "-m", "pip", *arguments, *quiet], check=True, timeout=TIMEOUT_S)

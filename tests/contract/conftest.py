@@ -1,0 +1,100 @@
+"""The two CLIs that are held to one contract, and the model their turns need."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from copilot_operator.rpc.client import Connection
+from tests.support.cli import Cli, real_cli
+from tests.support.model import ModelServer
+from tests.support.standin import standin
+
+TOKEN = "server-token"
+CALL_TIMEOUT_S = 20.0
+
+
+class Client:
+    """A client of a CLI that remembers what it was told."""
+
+    def __init__(self, connection: Connection, told: list[tuple[str, dict[str, Any]]]) -> None:
+        self.connection, self.told = connection, told
+
+    async def __call__(self, method: str, **params: Any) -> Any:
+        return await self.connection.call(method, params, timeout_s=CALL_TIMEOUT_S)
+
+    def events(self, id: str) -> list[str]:
+        """Types of the events of one session, as they came."""
+        ours = [
+            params["event"]["type"]
+            for method, params in self.told
+            if method == "session.event" and params["sessionId"] == id
+        ]
+        return [str(kind) for kind in ours]
+
+    def lifecycle(self, id: str) -> list[str]:
+        """Types of the lifecycle notifications of one session, as they came."""
+        return [
+            params["type"]
+            for method, params in self.told
+            if method == "session.lifecycle" and params["sessionId"] == id
+        ]
+
+
+@dataclass
+class Subject:
+    """One CLI, real or not, and how to talk to it."""
+
+    host: str
+    port: int
+    options: dict[str, Any]  # of session.create: where the model is
+    clients: list[Client] = field(default_factory=list)
+
+    async def client(self, token: str | None = TOKEN) -> Client:
+        """A new connection that has passed ``connect``."""
+        told: list[tuple[str, dict[str, Any]]] = []
+        connection = await Connection.open(
+            self.host, self.port, timeout_s=5, on_notification=lambda method, params: told.append((method, params))
+        )
+        self.clients.append(Client(connection, told))
+        await connection.connect(token, timeout_s=5)
+        return self.clients[-1]
+
+    async def create(self, client: Client, id: str, **options: Any) -> None:
+        """A new session of that client."""
+        await client("session.create", sessionId=id, **self.options, **options)
+
+
+Make = Callable[[AsyncExitStack, Path], Coroutine[Any, Any, Subject]]
+
+
+async def a_real_cli(stack: AsyncExitStack, directory: Path) -> Subject:
+    model = await stack.enter_async_context(ModelServer())
+    cli = await stack.enter_async_context(real_cli(directory, token=TOKEN))
+    return subject_of(cli, model)
+
+
+def subject_of(cli: Cli, model: ModelServer) -> Subject:
+    """A real CLI as the subject of a test."""
+    provider = {"type": "openai", "baseUrl": model.base_url, "apiKey": "not-a-key", "wireApi": "completions"}
+    options = {"model": "fake-model", "provider": provider, "streaming": True, "workingDirectory": str(cli.workspace)}
+    return Subject(cli.host, cli.port, options)
+
+
+async def a_stand_in(stack: AsyncExitStack, directory: Path) -> Subject:
+    server = await stack.enter_async_context(standin(token=TOKEN))
+    return Subject(server.host, server.port, {})
+
+
+@pytest.fixture(params=[a_real_cli, a_stand_in], ids=["real", "stand-in"])
+async def cli(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    """A fresh CLI."""
+    make: Make = request.param
+    async with AsyncExitStack() as stack:
+        subject = await make(stack, tmp_path)
+        yield subject
+        await asyncio.gather(*(client.connection.close() for client in subject.clients))

@@ -1,0 +1,154 @@
+"""The agent beside the real CLI: it counts what runs, and its drain loses no turn."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.contract.conftest import TOKEN, Client, Subject, subject_of
+from tests.support.agent import RunningAgent, running_agent
+from tests.support.cli import Cli, real_cli
+from tests.support.eventually import eventually
+from tests.support.model import ModelServer
+
+SOON_S = 15.0
+MIB = 1024 * 1024
+
+
+@dataclass
+class Pod:
+    """A CLI and the agent beside it."""
+
+    cli: Cli
+    agent: RunningAgent
+    subject: Subject
+    model: ModelServer
+
+    async def begin(self, id: str, prompt: str) -> Client:
+        """A client whose turn runs at the model."""
+        client = await self.subject.client()
+        await self.subject.create(client, id)
+        before = self.model.stats.requests
+        await client("session.send", sessionId=id, prompt=prompt)
+        await eventually(lambda: self.model.stats.requests > before, within_s=SOON_S, what="the model is asked")
+        return client
+
+    async def answers(self, id: str) -> list[str]:
+        """The answers stored in a session."""
+        client = await self.subject.client()
+        stored = await client("sessions.readPersistedEvents", sessionId=id)
+        return [event["data"]["content"] for event in stored["events"] if event["type"] == "assistant.message"]
+
+    async def is_ready(self) -> bool:
+        return (await self.agent.get("/readyz"))[0] == 200
+
+    async def counts(self, *expected: int) -> bool:
+        return await self.agent.sessions() == expected
+
+    async def keeps(self, count: int) -> bool:
+        draining = (await self.agent.state())["draining"]
+        return draining is not None and draining["kept"] == count
+
+
+@pytest.fixture
+async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
+    async with (
+        ModelServer() as model,
+        real_cli(tmp_path, token=TOKEN) as cli,
+        running_agent(cli.port, TOKEN, tmp_path) as agent,
+    ):
+        pod = Pod(cli, agent, subject_of(cli, model), model)
+        await eventually(lambda: pod.counts(0, 0, 0), within_s=SOON_S, what="the agent counts")
+        yield pod
+        await asyncio.gather(*(client.connection.close() for client in pod.subject.clients))
+
+
+async def test_a_busy_turn_is_counted_and_goes_with_its_client(pod: Pod) -> None:
+    idle = await pod.begin("idle", "hi")
+    busy = await pod.begin("busy", "SLEEP=30")
+    await eventually(lambda: pod.counts(2, 1, 0), within_s=SOON_S, what="both are counted")
+    await busy.connection.close()
+    await eventually(lambda: pod.counts(1, 0, 0), within_s=SOON_S, what="one is gone")
+    await idle.connection.close()
+    await eventually(lambda: pod.counts(0, 0, 0), within_s=SOON_S, what="the other is gone")
+
+
+async def test_the_observer_does_not_keep_a_session_alive(pod: Pod) -> None:
+    client = await pod.begin("a", "hi")
+    await eventually(lambda: pod.counts(1, 0, 0), within_s=SOON_S, what="it is counted")
+    await client.connection.close()
+    await eventually(lambda: pod.counts(0, 0, 0), within_s=SOON_S, what="it is gone with its client")
+
+
+async def test_a_drain_waits_for_running_turns_and_their_answers_are_stored(pod: Pod) -> None:
+    stays, leaves = await pod.begin("stays", "SLEEP=3 CHUNKS=3"), await pod.begin("leaves", "SLEEP=3 CHUNKS=3")
+    draining = asyncio.create_task(pod.agent.get("/drain", timeout_s=30))
+    await eventually(lambda: pod.keeps(2), within_s=SOON_S, what="both turns are kept")
+    await leaves.connection.close()
+    assert json.loads((await draining)[1]) == {"closed": 2, "cut": 0, "gaveUp": ""}
+    assert [len(await pod.answers(id)) for id in ("stays", "leaves")] == [1, 1]
+    assert "session.idle" in stays.events("stays")
+    assert await pod.agent.get("/readyz") == (503, "draining: Done\n")
+
+    await pod.cli.stop()
+    await pod.cli.start()
+    await eventually(pod.is_ready, within_s=SOON_S, what="the restarted CLI serves")
+    client = await pod.subject.client()
+    await client("session.resume", sessionId="leaves", **pod.subject.options)
+    await client("session.send", sessionId="leaves", prompt="hi", wait=True)
+    assert len(await pod.answers("leaves")) == 2
+
+
+async def test_a_drain_waits_for_a_background_shell_and_the_turn_it_starts(pod: Pod) -> None:
+    client = await pod.subject.client()
+    await pod.subject.create(client, "a")
+    await client("session.permissions.setApproveAll", sessionId="a", enabled=True)
+    await client("session.send", sessionId="a", prompt="ATOOL=`sleep 3; touch done`", wait=True)
+    draining = asyncio.create_task(pod.agent.get("/drain", timeout_s=30))
+    await eventually(lambda: pod.keeps(1), within_s=SOON_S, what="it is kept")
+    await client.connection.close()
+    assert json.loads((await draining)[1]) == {"closed": 1, "cut": 0, "gaveUp": ""}
+    assert (pod.cli.workspace / "done").exists()
+
+
+async def test_a_drain_out_of_time_aborts_and_the_client_hears_it(pod: Pod) -> None:
+    client = await pod.begin("long", "SLEEP=60")
+    assert json.loads((await pod.agent.get("/drain?deadline_s=1"))[1]) == {"closed": 1, "cut": 1, "gaveUp": ""}
+    assert "abort" in client.events("long")
+    assert "session.idle" in client.events("long")
+
+
+async def test_a_frozen_cli_is_found_and_not_waited_for(pod: Pod) -> None:
+    await pod.begin("a", "SLEEP=60")
+    pod.cli.freeze()
+
+    async def is_found() -> bool:
+        return (await pod.agent.get("/livez"))[0] == 503
+
+    await eventually(is_found, within_s=SOON_S, what="the freeze is found")
+    started = time.monotonic()
+    assert json.loads((await pod.agent.get("/drain", timeout_s=10))[1])["gaveUp"]
+    assert time.monotonic() - started < 8
+    pod.cli.thaw()
+
+
+async def test_the_agent_stays_small_with_fifty_sessions_and_costs_nothing_at_rest(pod: Pod) -> None:
+    client = await pod.subject.client()
+    for n in range(50):
+        await pod.subject.create(client, f"s{n}")
+    prompt = "CHUNKS=100"
+    await asyncio.gather(*(client("session.send", sessionId=f"s{n}", prompt=prompt) for n in range(0, 50, 5)))
+    draining = asyncio.create_task(pod.agent.get("/drain", timeout_s=60))
+    while not draining.done():
+        await pod.agent.get("/metrics")
+        await pod.agent.state()
+        await asyncio.sleep(0.1)
+    assert json.loads((await draining)[1])["closed"] == 50
+    assert pod.agent.rss_bytes < 30 * MIB
+    before = pod.agent.cpu_s
+    await asyncio.sleep(2)  # the time over which rest is measured
+    assert pod.agent.cpu_s - before <= 0.02

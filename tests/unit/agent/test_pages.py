@@ -1,0 +1,154 @@
+"""Settings, pages and readings of the agent: pure parts, whole values."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from copilot_operator.agent import metrics
+from copilot_operator.agent.observer import Sessions
+from copilot_operator.agent.settings import Settings, SettingsError
+from copilot_operator.agent.state import State
+from copilot_operator.agent.usage import Disk, Processes, read_disk, read_processes
+from copilot_operator.agent.web import BadRequest, parse_head
+from copilot_operator.rpc.busy import Count, Standing
+from copilot_operator.rpc.ping import Failure, Reading
+
+
+def a_state(reading: Reading | None = None, sessions: Sessions | None = None, disk: Disk | None = None) -> State:
+    return State(
+        version="1.2.3",
+        reading=reading or Reading(ok=True, latency_s=0.0012, version="1.0.102"),
+        probe_failures={Failure.SILENT: 2},
+        sessions=sessions,
+        quiet_s=1.25,
+        processes=Processes(count=2, memory_bytes=300_000_000_001),
+        disk=disk,
+        drain=None,
+        now=100.0,
+    )
+
+
+SOME_SESSIONS = Sessions({"a": Standing.BUSY}, Count(loaded=3, busy=2, waiting=1, uncounted=0), stored=7, at=99.0)
+
+
+def test_settings_come_from_the_environment_and_hide_the_token() -> None:
+    given = {"COPILOT_CONNECTION_TOKEN": "s3cret", "COPILOT_AGENT_CLI_PORT": "1234", "COPILOT_AGENT_DATA": "/x"}
+    settings = Settings.from_environment(given)
+    assert (settings.token, settings.cli_host, settings.cli_port, settings.port) == ("s3cret", "127.0.0.1", 1234, 4322)
+    assert (settings.data, settings.drain_deadline_s) == (Path("/x"), 540)
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "99999999999", "٣"])
+def test_a_setting_that_is_no_number_is_refused_by_name(value: str) -> None:
+    with pytest.raises(SettingsError, match="COPILOT_AGENT_PORT must be a whole number"):
+        Settings.from_environment({"COPILOT_AGENT_PORT": value})
+
+
+def test_state_of_a_server_that_works() -> None:
+    state = a_state(sessions=SOME_SESSIONS, disk=Disk(100, 40, 60))
+    assert state.document() == {
+        "agentVersion": "1.2.3",
+        "cli": {"answering": True, "latencySeconds": 0.0012, "version": "1.0.102", "failure": None},
+        "sessions": {
+            "loaded": 3,
+            "busy": 2,
+            "waiting": 1,
+            "uncounted": 0,
+            "stored": 7,
+            "secondsSinceActivity": 1.2,
+        },
+        "memoryBytes": 300_000_000_001,
+        "processes": 2,
+        "disk": {"capacityBytes": 100, "usedBytes": 40, "freeBytes": 60},
+        "draining": None,
+    }
+
+
+def test_what_could_not_be_counted_is_null_and_not_zero() -> None:
+    document = a_state(Reading(ok=False, failure=Failure.SILENT, message="...")).document()
+    assert document["cli"] == {"answering": False, "latencySeconds": None, "version": None, "failure": "Silent"}
+    counts = ("loaded", "busy", "waiting", "uncounted", "stored")
+    assert [document["sessions"][name] for name in counts] == [None] * 5
+    assert document["disk"] is None
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_metrics_are_whole_numbers_with_labels_and_leave_out_what_is_unknown() -> None:
+    lines = metrics.text(a_state(sessions=SOME_SESSIONS, disk=Disk(100, 40, 60))).splitlines()
+    samples = [line for line in lines if not line.startswith("#")]
+    assert samples == [
+        'copilot_agent_info{version="1.2.3"} 1',
+        "copilot_cli_up 1",
+        'copilot_cli_info{version="1.0.102"} 1',
+        "copilot_cli_ping_seconds 0.0012",
+        'copilot_cli_ping_failures_total{reason="Refused"} 0',
+        'copilot_cli_ping_failures_total{reason="Silent"} 2',
+        'copilot_cli_ping_failures_total{reason="AuthenticationFailed"} 0',
+        'copilot_cli_ping_failures_total{reason="ProtocolError"} 0',
+        'copilot_cli_ping_failures_total{reason="Lost"} 0',
+        'copilot_server_sessions{state="loaded"} 3',
+        'copilot_server_sessions{state="busy"} 2',
+        'copilot_server_sessions{state="waiting"} 1',
+        'copilot_server_sessions{state="uncounted"} 0',
+        'copilot_server_sessions{state="stored"} 7',
+        "copilot_server_memory_bytes 300000000001",
+        "copilot_server_processes 2",
+        "copilot_server_disk_capacity_bytes 100",
+        "copilot_server_disk_free_bytes 60",
+        "copilot_server_draining 0",
+        "copilot_server_drain_cut_turns 0",
+    ]
+    unknown = metrics.text(a_state(Reading(ok=False, failure=Failure.SILENT)))
+    assert "copilot_cli_up 0" in unknown
+    assert "copilot_server_sessions" not in unknown
+    assert "copilot_cli_ping_seconds" not in unknown
+
+
+def test_every_metric_has_help_and_a_type() -> None:
+    lines = metrics.text(a_state(sessions=SOME_SESSIONS, disk=Disk(1, 1, 0))).splitlines()
+    named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert named == {line.split("{")[0].split()[0] for line in lines if not line.startswith("#")}
+    assert named == {line.split()[2] for line in lines if line.startswith("# HELP")}
+
+
+def test_processes_leave_out_the_agent_the_pause_process_and_zombies(tmp_path: Path) -> None:
+    page = 4096
+    for pid, statm in {"1": "9 9", "7": "100 10 5", "8": "50 3 1", "9": "0 0 0", "10": "20 20"}.items():
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "statm").write_text(statm)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "11").mkdir()  # gone before it was read
+    found = read_processes(tmp_path, own_pid=10)
+    assert found == Processes(count=2, memory_bytes=13 * page)
+
+
+def test_a_volume_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    disk = read_disk(tmp_path)
+    assert disk is not None
+    assert disk.capacity_bytes == disk.used_bytes + disk.free_bytes > 0
+    assert read_disk(tmp_path / "absent") is None
+
+
+def test_a_request_is_a_path_and_its_query() -> None:
+    assert parse_head(b"GET /drain?deadline_s=5&x HTTP/1.1\r\nHost: y\r\n\r\n") == (
+        "/drain",
+        {"deadline_s": "5", "x": ""},
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /drain HTTP/1.1\r\n\r\n", 405),
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / SMTP/1.1\r\n\r\n", 400),
+        (b"\xff\xff\xff\r\n\r\n", 400),
+        (b"\r\n\r\n", 400),
+    ],
+)
+def test_what_is_not_served_is_refused(head: bytes, status: int) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse_head(head)
+    assert caught.value.status == status

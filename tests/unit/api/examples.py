@@ -1,0 +1,327 @@
+"""What the API takes and what it refuses, as data: one accepted and one refused example for each rule.
+
+The models are held to this table here, the real API server in ``tests/e2e/test_crds.py``.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+
+POOL: Object = {
+    "apiVersion": "copilot-operator.io/v1alpha1",
+    "kind": "CopilotPool",
+    "metadata": {"name": "saas"},
+    "spec": {
+        "isolation": "Dedicated",
+        "server": {"image": "registry.example.com/copilot-cli:1.0.102"},
+        "gateway": {"enabled": False},
+    },
+}
+TENANT: Object = {
+    "apiVersion": "copilot-operator.io/v1alpha1",
+    "kind": "CopilotTenant",
+    "metadata": {"name": "alice"},
+    "spec": {"poolRef": {"name": "saas"}},
+}
+
+
+def with_fields(base: Object, fields: Object) -> Object:
+    """A copy of ``base`` with ``fields``: dotted path below ``spec`` -> value; ``...`` removes the field."""
+    made = copy.deepcopy(base)
+    for path, value in fields.items():
+        *parents, last = path.split(".")
+        node = made["spec"]
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        if value is ...:
+            node.pop(last)
+        else:
+            node[last] = value
+    return made
+
+
+@dataclass(frozen=True)
+class Example:
+    """Fields (see ``with_fields``) that are accepted, and fields that are refused with ``message`` (at ``path``).
+
+    ``before`` are fields of the stored object, for rules that compare with it; those only the API server can judge.
+    """
+
+    message: str
+    good: Object
+    bad: Object
+    path: str = ""
+    kind: str = "CopilotPool"
+    before: Object | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path} {next(iter(self.bad.items()))} {self.message}"[:100]
+
+    @property
+    def base(self) -> Object:
+        """The object that the fields are put into."""
+        return POOL if self.kind == "CopilotPool" else TENANT
+
+
+NOT_A_PLACE = "leave out --headless, --server, --managed-server, --stdio, --acp, --host and --port"
+NOT_A_DIRECTORY = "leave out --log-dir, --config-dir, --auto-update and --no-auto-update"
+NOT_A_SERVER = "leave out --, --prompt, --interactive, --resume, --continue, --help and --version"
+NOT_HOME = "leave out HOME, COPILOT_HOME, COPILOT_CACHE_HOME, COPILOT_PKG_CACHE_HOME and COPILOT_AUTO_UPDATE"
+USE_AUTH_FOR_FLAGS = "use spec.auth.gitHub.tokenSecretRef instead of --auth-token-env"
+USE_AUTH_FOR_ENV = "use spec.auth.gitHub.tokenSecretRef instead of COPILOT_SDK_AUTH_TOKEN"
+A_QUANTITY = "write a quantity, a number with or without a unit such as 500m, 2 or 10Gi"
+OUR_KEYS = "keys that begin with copilot-operator.io/ or app.kubernetes.io/ are set by the operator"
+REQUEST_ABOVE_LIMIT = "a request may not be above the limit of the same resource"
+LABELS = "server.template.metadata.labels"
+TOLERATIONS = "server.template.spec.tolerations"
+
+
+def _variable(name: str, **fields: Any) -> Object:
+    return {"server.env": [{"name": name} | fields]}
+
+
+def _from_secret(**fields: Any) -> Object:
+    return _variable("API_KEY", valueFrom=fields)
+
+
+REF = {"name": "keys", "key": "api"}
+
+# ---- rules: every message of the CRDs occurs below (test_crd.py sees to it)
+RULES: tuple[Example, ...] = (
+    Example(
+        "this version has no gateway: write gateway: {enabled: false}",
+        {"gateway": {"enabled": False}},
+        {"gateway": {"enabled": True}},
+        path="spec.gateway",
+    ),
+    Example(
+        "leave shared out and do not scale this pool",
+        {"shared": None},
+        {"shared": {"replicas": 3}},
+        path="spec.shared",
+    ),
+    # flags
+    Example("write the value itself instead of $(NAME)", {"server.args": ["$HOME"]}, {"server.args": ["--$(X)", "1"]}),
+    Example(
+        "use spec.server.logLevel instead of --log-level",
+        {"server.args": ["--model", "gpt-5"]},
+        {"server.args": ["--log-level", "debug"]},
+        path="spec.server.args",
+    ),
+    Example(
+        "use spec.sessions.idleTimeout instead of --session-idle-timeout",
+        {"server.args": ["--session-idle-timeouts=1"]},
+        {"server.args": ["--session-idle-timeout=60"]},
+    ),
+    Example(USE_AUTH_FOR_FLAGS, {"server.args": ["--allow-all-tools"]}, {"server.args": ["--auth-token-env=TOKEN"]}),
+    Example(USE_AUTH_FOR_FLAGS, {"server.args": ["--add-dir=/a=b"]}, {"server.args": ["--no-auto-login"]}),
+    Example(NOT_A_PLACE, {"server.args": ["--hostile"]}, {"server.args": ["--host", "::"]}),
+    *(
+        Example(NOT_A_PLACE, {"server.args": [f"a{flag}"]}, {"server.args": ["--model", "gpt-5", flag]})
+        for flag in ("--port=0", "--headless", "--server", "--stdio", "--managed-server", "--acp")
+    ),
+    *(
+        Example(NOT_A_DIRECTORY, {"server.args": ["x" + flag[0]]}, {"server.args": flag})
+        for flag in (["--log-dir", "/x"], ["--config-dir=/x"], ["--no-auto-update"], ["--auto-update"])
+    ),
+    *(
+        Example(NOT_A_SERVER, {"server.args": ["--model", "prompt"]}, {"server.args": [flag]})
+        for flag in ("--", "-p", "--resume", "--resume=x", "--continue", "--version")
+    ),
+    # variables
+    *(
+        Example(USE_AUTH_FOR_ENV, _variable(f"{name}_2", value="x"), _variable(name, value="x"), path="spec.server.env")
+        for name in ("COPILOT_SDK_AUTH_TOKEN", "COPILOT_GITHUB_TOKEN", "GH_TOKEN", "GITHUB_TOKEN")
+    ),
+    Example(
+        "leave out COPILOT_CONNECTION_TOKEN",
+        _variable("CONNECTION_TOKEN", value="x"),
+        _variable("COPILOT_CONNECTION_TOKEN", value="x"),
+    ),
+    *(
+        Example(NOT_HOME, _variable(f"MY_{name}", value="/x"), _variable(name, value="/x"))
+        for name in ("HOME", "COPILOT_HOME", "COPILOT_CACHE_HOME", "COPILOT_PKG_CACHE_HOME", "COPILOT_AUTO_UPDATE")
+    ),
+    Example("write exactly one of value and valueFrom", _variable("EMPTY", value=""), _variable("NOTHING")),
+    Example(
+        "write exactly one of value and valueFrom",
+        _from_secret(secretKeyRef=REF),
+        _variable("BOTH", value="x", valueFrom={"secretKeyRef": REF}),
+    ),
+    Example(
+        "write exactly one of secretKeyRef and configMapKeyRef",
+        _from_secret(configMapKeyRef=REF),
+        _from_secret(configMapKeyRef=REF, secretKeyRef=REF),
+    ),
+    # resources
+    Example(A_QUANTITY, {"storage.size": "1.5Gi"}, {"storage.size": "10 GB"}, path="spec.storage.size"),
+    Example(A_QUANTITY, {"storage.size": 10**10}, {"storage.size": -1}, path="spec.storage.size"),
+    Example(
+        A_QUANTITY,
+        {"server.resources.requests": {"cpu": 1, "memory": "1e9"}},
+        {"server.resources.requests": {"cpu": "a lot"}},
+    ),
+    Example("write 64Mi or more", {"storage.size": "64Mi"}, {"storage.size": "63Mi"}, path="spec.storage.size"),
+    Example(
+        "write only cpu, memory and ephemeral-storage",
+        {"server.resources.limits": {"ephemeral-storage": "1Gi"}},
+        {"server.resources.limits": {"example.com/gpu": 1}},
+        path="spec.server.resources.limits",
+    ),
+    Example(
+        "write memory of 16Mi or more",
+        {"server.resources.limits": {"memory": "512Mi"}},
+        {"server.resources.limits": {"memory": "512m"}},
+    ),
+    Example(
+        REQUEST_ABOVE_LIMIT,
+        {"server.resources": {"requests": {"memory": "4Gi"}, "limits": {"memory": "4Gi"}}},
+        {"server.resources": {"requests": {"memory": "4Gi"}, "limits": {"memory": "4000Mi"}}},
+        path="spec.server.resources.requests",
+    ),
+    Example(REQUEST_ABOVE_LIMIT, {"server.resources.limits": {}}, {"server.resources.requests": {"memory": "3Gi"}}),
+    Example(
+        REQUEST_ABOVE_LIMIT,
+        {"server": {"resources": {"requests": {"memory": "3Gi"}}}},  # a tenant's limit may be the pool's
+        {"server": {"resources": {"requests": {"cpu": "1001m"}, "limits": {"cpu": 1}}}},
+        kind="CopilotTenant",
+    ),
+    # labels and annotations
+    Example(OUR_KEYS, {LABELS: {"example.com/team": "a"}}, {LABELS: {"app.kubernetes.io/name": "x"}}),
+    Example(
+        OUR_KEYS,
+        {"server.template.metadata.annotations": {"kubernetes.io/copilot-operator.io": ""}},
+        {"server.template.metadata.annotations": {"copilot-operator.io/paused": "true"}},
+    ),
+    Example("write keys as Kubernetes takes them", {LABELS: {"a" * 63: ""}}, {LABELS: {"a" * 64: ""}}),
+    Example(
+        "write keys as Kubernetes takes them",
+        {"server.template.spec.nodeSelector": {"kubernetes.io/arch": "amd64"}},
+        {"server.template.spec.nodeSelector": {"a b": "c"}},
+    ),
+    Example(
+        "leave value out with operator: Exists",
+        {TOLERATIONS: [{"key": "spot", "operator": "Exists", "value": ""}]},
+        {TOLERATIONS: [{"key": "spot", "operator": "Exists", "value": "yes"}]},
+    ),
+    Example(
+        "write a key, or operator: Exists to tolerate every taint",
+        {TOLERATIONS: [{"operator": "Exists"}]},
+        {TOLERATIONS: [{"value": "yes"}]},
+    ),
+    Example(
+        "write effect: NoExecute beside tolerationSeconds",
+        {TOLERATIONS: [{"key": "spot", "effect": "NoExecute", "tolerationSeconds": 60}]},
+        {TOLERATIONS: [{"key": "spot", "effect": "NoSchedule", "tolerationSeconds": 60}]},
+    ),
+    # durations
+    *(
+        Example("write a duration from 5m to 168h", {"sessions.idleTimeout": good}, {"sessions.idleTimeout": bad})
+        for good, bad in (("5m", "299.999s"), ("168h", "168h1ms"), ("1h30m", "30"), ("1.5h", "30 m"), ("300s", "-1h"))
+    ),
+    *(
+        Example("write a duration from 1s to 5m", {"health.interval": good}, {"health.interval": bad})
+        for good, bad in (("1000ms", "999ms"), ("5m0s", "5m0.001s"), ("4m60s", "1d"), ("5s", ""))
+    ),
+    Example(
+        "write a duration from 100ms to 1m",
+        {"health.timeout": "0.1s"},
+        {"health.timeout": "99999h99999h99999h99999h"},
+        path="spec.health.timeout",
+    ),
+    # network
+    *(
+        Example("write an address range", {"networkPolicy.egressCIDRs": [good]}, {"networkPolicy.egressCIDRs": [bad]})
+        for good, bad in (
+            ("10.0.0.0/8", "10.0.0.0"),
+            ("2001:db8::/32", "2001:db8::/129"),
+            ("10.1.2.3/8", "10.0.0.0/255.0.0.0"),
+            ("::/0", "::ffff:10.0.0.0/104"),
+            ("0.0.0.0/0", "0.0.0.0/00"),
+            ("fe80::/10", "fe80::%eth0/10"),
+        )
+    ),
+    Example(
+        "write a namespaceSelector, a podSelector or both",
+        {"networkPolicy.allowFrom": [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"team": "web"}}}]},
+        {"networkPolicy.allowFrom": [{}]},
+    ),
+    # what cannot change
+    Example(
+        "storage cannot shrink, because volumes cannot",
+        {"storage.size": "11Gi"},
+        {"storage.size": "9.9Gi"},
+        before={},
+        path="spec.storage.size",
+    ),
+    Example(
+        "storage cannot shrink, because volumes cannot",
+        {"storage.size": "1024Mi"},
+        {"storage.size": "1G"},
+        before={"storage.size": "1Gi"},
+    ),
+    Example(
+        "poolRef cannot change, because sessions do not move between pools",
+        {"suspended": True},
+        {"poolRef": {"name": "other"}},
+        before={},
+        path="spec.poolRef",
+        kind="CopilotTenant",
+    ),
+)
+
+LONG_NAME = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
+assert len(LONG_NAME) == 253
+GITHUB = {"tokenSecretRef": {"name": "gh", "key": "token"}}
+
+# ---- refusals by the schema itself
+SCHEMA: tuple[Example, ...] = (
+    Example('supported values: "Dedicated"', {}, {"isolation": "Shared"}, path="spec.isolation"),
+    Example(
+        'supported values: "Dedicated"',
+        {"isolation": "Dedicated"},
+        {"isolation": "Shared"},
+        path="spec.isolation",
+        before={},
+    ),
+    Example("Required value", {}, {"isolation": ...}, path="spec.isolation"),
+    Example("Required value", {}, {"gateway": ...}, path="spec.gateway"),
+    Example("Required value", {}, {"gateway": {}}, path="spec.gateway.enabled"),
+    Example("Required value", {}, {"server": {}}, path="spec.server.image"),
+    Example("spec.server.image", {"server.image": "a"}, {"server.image": ""}, path="spec.server.image"),
+    Example("should match", {"server.image": "a@sha256:1"}, {"server.image": "a b"}, path="spec.server.image"),
+    Example("should match", {"server.image": "a:1"}, {"server.image": "a\n"}, path="spec.server.image"),
+    Example('supported values: "none"', {"server.logLevel": "all"}, {"server.logLevel": "trace"}),
+    Example('supported values: "PerServer"', {"storage.mode": "PerServer"}, {"storage.mode": "Shared"}),
+    Example("should match", {"storage.storageClassName": LONG_NAME}, {"storage.storageClassName": "Fast"}),
+    Example("253", {"storage.storageClassName": "a.b"}, {"storage.storageClassName": LONG_NAME + "d"}),
+    Example("greater than or equal to 1", {"health.failureThreshold": 1}, {"health.failureThreshold": 0}),
+    Example("less than or equal to 20", {"health.failureThreshold": 20}, {"health.failureThreshold": 21}),
+    Example("must be of type integer", {"health.failureThreshold": 3}, {"health.failureThreshold": "3"}),
+    Example("must be of type boolean", {"networkPolicy.enabled": False}, {"networkPolicy.enabled": "no"}),
+    Example("Too many", {"server.args": ["x"] * 64}, {"server.args": ["x"] * 65}, path="spec.server.args"),
+    Example("Too long", {"server.args": ["x" * 1024]}, {"server.args": ["x" * 1025]}, path="spec.server.args[0]"),
+    Example(
+        "Duplicate value",
+        {"server.env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}]},
+        {"server.env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]},
+        path="spec.server.env",
+    ),
+    Example(
+        "Duplicate value",
+        {"networkPolicy.egressCIDRs": []},
+        {"networkPolicy.egressCIDRs": ["10.0.0.0/8", "10.0.0.0/8"]},
+        path="spec.networkPolicy.egressCIDRs",
+    ),
+    Example("should match", _variable("a.b-c_D", value="1"), _variable("1A", value="1")),
+    Example("should match", {LABELS: {"a": "b_c"}}, {LABELS: {"a": "b c"}}),
+    Example("Required value", {"auth": {"gitHub": GITHUB}}, {"auth": {}}, path="spec.auth.gitHub"),
+    Example("Required value", {"poolRef": {"name": LONG_NAME}}, {"poolRef": {}}, kind="CopilotTenant"),
+    Example("should match", {"poolRef": {"name": "a"}}, {"poolRef": {"name": "A"}}, kind="CopilotTenant"),
+    Example("supported values", {"deletionPolicy": "Retain"}, {"deletionPolicy": "Keep"}, kind="CopilotTenant"),
+    Example("must be of type boolean", {"suspended": True}, {"suspended": "true"}, kind="CopilotTenant"),
+)
+
+EXAMPLES = RULES + SCHEMA
