@@ -43,3 +43,19 @@ test-contract: venv ## The real CLI and its stand-in, one suite for both
 test-e2e: venv ## The operator on a real cluster with real servers
 	$(BIN)/pytest tests/e2e
 
+# --- a cluster, images, and the demo -------------------------------------------------------------
+
+.PHONY: images cluster-up cluster-down demo down
+images: venv ## Build the images of the CLI and of the operator (cached)
+	$(BIN)/python -m tests.cluster.images build
+
+cluster-up: venv ## Have a real Kubernetes running: kind where Docker answers, else an embedded one
+	$(BIN)/python -m tests.cluster up
+
+cluster-down: ## End it and leave nothing behind
+	$(PYTHON) -m tests.cluster down
+
+demo: venv ## From here to conversations with three tenants' own servers
+	$(BIN)/python -m tests.demo
+
+down: cluster-down ## Take the demo down, with its cluster

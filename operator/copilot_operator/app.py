@@ -61,8 +61,8 @@ class Router:
     def observed(self, kind: Kind, event: str | None, manifest: Manifest) -> None:
         """A watch event; ``event`` is None for the objects of the first list."""
         self.told_at[kind] = asyncio.get_running_loop().time()
-        record(self.cache, kind, event, manifest)
-        self.changed(kind, manifest, gone=event == "DELETED")
+        if record(self.cache, kind, event, manifest):
+            self.changed(kind, manifest, gone=event == "DELETED")
 
     def changed(self, kind: Kind, manifest: Manifest, *, gone: bool = False) -> None:
         if key := owner_key(kind, manifest):

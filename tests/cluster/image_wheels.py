@@ -74,5 +74,5 @@ def pyproject() -> dict[str, dict]:  # type: ignore[type-arg]
 
 def pip(*arguments: str) -> None:
     """Run pip as it is configured on this machine."""
-    quiet = ("--quiet", "--disable-pip-version-check")
+    quiet = ("--quiet", "--disable-pip-version-check", "--root-user-action=ignore")
     subprocess.run([sys.executable, "-m", "pip", *arguments, *quiet], check=True, timeout=TIMEOUT_S)

@@ -131,8 +131,8 @@ async def test_a_frozen_cli_is_found_and_not_waited_for(pod: Pod) -> None:
 
     await eventually(is_found, within_s=SOON_S, what="the freeze is found")
     started = time.monotonic()
-    assert json.loads((await pod.agent.get("/drain", timeout_s=10))[1])["gaveUp"]
-    assert time.monotonic() - started < 8
+    assert json.loads((await pod.agent.get("/drain", timeout_s=15))[1])["gaveUp"]
+    assert time.monotonic() - started < 10  # kubelet's grace for such a server
     pod.cli.thaw()
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 
 async def eventually(condition: Callable[[], Any], *, within_s: float, what: str, every_s: float = 0.02) -> Any:
-    """Ask, with a plain or an async function, until the answer is true-ish and return it; past the deadline fail with the last answer."""
+    """Ask, with a plain or an async function, until the answer is true-ish and return it.
+
+    Past the deadline it fails with the last answer.
+    """
     clock = asyncio.get_running_loop().time
     ends_at = clock() + within_s
     while True:

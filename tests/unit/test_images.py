@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import image_npm, images
+from tests.cluster.image_builders import CannotBuild, Docker, run
 from tests.cluster.image_cache import digest, digest_of_tree, forget_siblings, made_once
 
 
@@ -80,3 +81,21 @@ def test_old_entries_go_and_the_one_before_stays(tmp_path: Path) -> None:
         os.utime(entry, (number, number))
     forget_siblings(tmp_path / "image-3.tar", "image-*.tar")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["image-2.tar", "image-3.tar"]
+
+
+def test_a_docker_daemon_is_asked_for_the_same_dockerfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n[ "$1" = save ] && echo archive >"$3" || true\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    Docker().build(Path("/recipe/Dockerfile"), Path("/context"), "image:1", {"A": "b"}, tmp_path / "image.tar")
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "build --tag image:1 --file /recipe/Dockerfile --build-arg A=b /context",
+        f"save --output {tmp_path}/image.tar image:1",
+    ]
+    assert (tmp_path / "image.tar").read_text() == "archive\n"
+
+
+def test_a_failed_step_says_what_it_printed() -> None:
+    with pytest.raises(CannotBuild, match=r"(?s)ended with 3:.*no space left"):
+        run("sh", "-c", "echo no space left; exit 3")

@@ -11,7 +11,9 @@ from copilot_operator.api.rules import Rule
 PATTERN: Final = r"^[0-9]{1,15}([.][0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?[0-9]{1,2})?$"
 MAX_LENGTH: Final = 32
 
-_WHOLE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,2}))?\Z")
+_WRITTEN = re.compile(PATTERN[:-1] + r"\Z")
+# The API server gives back canonical forms that nobody would write (4.1Pi as 4616189618054758400m): read them all.
+_ANY = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,2}))?\Z", re.ASCII)
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 FACTORS: Final[dict[str, Decimal]] = {
     "": Decimal(1),
@@ -22,7 +24,7 @@ FACTORS: Final[dict[str, Decimal]] = {
 
 def quantity_value(text: str) -> Decimal:
     """``text`` in its base unit (cores, bytes); raises ValueError if it is not a quantity."""
-    found = _WHOLE.match(text)
+    found = _ANY.match(text)
     if not found:
         raise ValueError(f"{text!r} is not a quantity: write a number with or without a unit, such as 500m, 2 or 10Gi")
     number, suffix, exponent = found.groups()
@@ -33,7 +35,7 @@ def quantity_value(text: str) -> Decimal:
 IS_QUANTITY: Final = Rule(
     f"string(self).matches('{PATTERN}')",
     "write a quantity, a number with or without a unit such as 500m, 2 or 10Gi",
-    lambda text: bool(_WHOLE.match(text)),
+    lambda text: bool(_WRITTEN.match(text)),
 )
 
 

@@ -6,7 +6,7 @@ Of foreign Secrets only digests are kept; of our server tokens the values, since
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from copilot_operator.domain.kinds import POD, POOL, SECRET, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest, controller_uid, labels_of
@@ -14,6 +14,7 @@ from copilot_operator.domain.naming import POOL_LABEL, TENANT_LABEL
 from copilot_operator.domain.secrets import as_observed
 
 Key = tuple[str, str]  # namespace, name
+Index = tuple[Kind, str, str, str]  # kind, namespace, label, value
 DROPPED = ("managedFields", "selfLink")
 
 
@@ -26,6 +27,7 @@ class Record:
     controller: str | None
     seen_at: float  # monotonic seconds of the watch event or list that told us
     body: bytes
+    indexes: "tuple[Index, ...]" = ()  # under what it is found
 
     @property
     def manifest(self) -> Manifest:
@@ -51,7 +53,7 @@ class Cache:
 
     def __init__(self) -> None:
         self._records: dict[Kind, dict[Key, Record]] = {}
-        self._by_label: dict[tuple[Kind, str, str, str], set[Key]] = {}
+        self._by_label: dict[Index, set[Key]] = {}
 
     def put(self, kind: Kind, manifest: Manifest, seen_at: float) -> bool:
         """Record an object; an older version than the one we have is ignored. True if it is news."""
@@ -61,13 +63,15 @@ class Cache:
         before = records.get(key)
         version = metadata.get("resourceVersion", "0")
         if before and before.uid == metadata["uid"] and not _newer(version, before.version):
-            records[key] = Record(before.uid, before.version, before.controller, seen_at, before.body)
+            records[key] = replace(before, seen_at=seen_at)
             return False
         kept = transform(kind, manifest)
         body = json.dumps(kept, separators=(",", ":")).encode()
-        records[key] = Record(metadata["uid"], version, controller_uid(kept), seen_at, body)
-        self._unindex(kind, key, before)
-        for index in _indexes(kind, kept):
+        indexes = tuple(_indexes(kind, kept))
+        if before and before.indexes != indexes:
+            self._unindex(key, before)
+        records[key] = Record(metadata["uid"], version, controller_uid(kept), seen_at, body, indexes)
+        for index in indexes:
             self._by_label.setdefault(index, set()).add(key)
         return True
 
@@ -102,8 +106,17 @@ class Cache:
 
     def labelled(self, kind: Kind, namespace: str, label: str, value: str) -> Iterator[Manifest]:
         """Objects of a namespace found by one of the indexed labels, in the order of their names."""
+        for _, record in self.records(kind, namespace, label, value):
+            yield record.manifest
+
+    def records(self, kind: Kind, namespace: str, label: str, value: str) -> Iterator[tuple[str, Record]]:
+        """The same, as name and record: for who needs no more than the version, or remembers the rest by it."""
         for key in sorted(self._by_label.get((kind, namespace, label, value), ())):
-            yield self._records[kind][key].manifest
+            yield key[1], self._records[kind][key]
+
+    def uid(self, kind: Kind, namespace: str, name: str) -> str | None:
+        record = self._records.get(kind, {}).get((namespace, name))
+        return record.uid if record else None
 
     def tenants_of(self, namespace: str, pool: str) -> list[str]:
         """Names of the tenants whose ``poolRef`` is ``pool``, sorted."""
@@ -115,17 +128,17 @@ class Cache:
 
     def _forget(self, kind: Kind, key: Key) -> None:
         record = self._records[kind].pop(key)
-        self._unindex(kind, key, record)
+        self._unindex(key, record)
 
-    def _unindex(self, kind: Kind, key: Key, record: Record | None) -> None:
-        for index in _indexes(kind, record.manifest) if record else ():
+    def _unindex(self, key: Key, record: Record) -> None:
+        for index in record.indexes:
             if keys := self._by_label.get(index):
                 keys.discard(key)
                 if not keys:
                     del self._by_label[index]
 
 
-def _indexes(kind: Kind, manifest: Manifest) -> Iterator[tuple[Kind, str, str, str]]:
+def _indexes(kind: Kind, manifest: Manifest) -> Iterator[Index]:
     namespace = manifest["metadata"].get("namespace", "")
     labels = labels_of(manifest)
     if kind in (POD, SECRET) and (tenant := labels.get(TENANT_LABEL)):

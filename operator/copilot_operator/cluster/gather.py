@@ -13,10 +13,10 @@ from copilot_operator.api.invalid import InvalidResource
 from copilot_operator.api.pool import PoolSpec, parse_pool
 from copilot_operator.api.references import SecretKeyRef
 from copilot_operator.api.tenant import parse_tenant
-from copilot_operator.cluster.cache import Cache
+from copilot_operator.cluster.cache import Cache, Record
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent
-from copilot_operator.cluster.pods import pod_view
+from copilot_operator.cluster.pods import pod_view, runs_server
 from copilot_operator.cluster.storage import StorageClasses
 from copilot_operator.domain.credentials import check_credential
 from copilot_operator.domain.kinds import (
@@ -67,6 +67,7 @@ class Gatherer:
     storage: StorageClasses
     reading: Callable[[str, str], Reading]
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion: parsed once
+    tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard, likewise
 
     async def tenant(self, namespace: str, name: str) -> TenantSnapshot | None:
         """None if there is no such tenant (any more)."""
@@ -75,7 +76,8 @@ class Gatherer:
             return None
         server = server_of(name)
         snapshot = TenantSnapshot(raw, datetime.now(UTC), self.settings, server)
-        pods = tuple(pod_view(pod) for pod in self.cache.labelled(POD, namespace, TENANT_LABEL, slug(name)))
+        labelled = self.cache.labelled(POD, namespace, TENANT_LABEL, slug(name))
+        pods = tuple(pod_view(pod) for pod in labelled if runs_server(pod, server))
         snapshot = replace(snapshot, pods=pods, reading=self.reading(namespace, server))
         try:
             snapshot = replace(snapshot, spec=parse_tenant(raw).spec)
@@ -151,14 +153,22 @@ class Gatherer:
 
     def _shards(self, namespace: str, pool: str) -> list[tuple[str, str, dict[str, str]]]:
         """Name, resourceVersion and tokens of the pool's own Secrets; a Secret that merely has the label is not one."""
-        raw = self.cache.get(POOL, namespace, pool)
-        if raw is None:
+        uid = self.cache.uid(POOL, namespace, pool)
+        if uid is None:
             return []
         return [
-            (shard["metadata"]["name"], shard["metadata"]["resourceVersion"], _tokens(shard))
-            for shard in self.cache.labelled(SECRET, namespace, POOL_LABEL, slug(pool))
-            if controller_uid(shard) == raw["metadata"]["uid"]
+            (name, shard.version, self._held(shard))
+            for name, shard in self.cache.records(SECRET, namespace, POOL_LABEL, slug(pool))
+            if shard.controller == uid
         ]
+
+    def _held(self, shard: Record) -> dict[str, str]:
+        """Tokens of a shard by server. Every tenant asks for its own, so hundreds are decoded once per version."""
+        if (known := self.tokens.get(shard.uid)) and known[0] == shard.version:
+            return known[1]
+        tokens = _tokens(shard.manifest)
+        self.tokens[shard.uid] = (shard.version, tokens)
+        return tokens
 
     async def _credential(self, namespace: str, reference: SecretKeyRef | None) -> Credential | None:
         if reference is None:

@@ -110,6 +110,8 @@ def settings(lease: LeaseName) -> kopf.OperatorSettings:
     found.watching.reconnect_backoff = 1
     found.networking.error_backoffs = EndlessBackoff()
     found.networking.connect_timeout = 10
+    found.queueing.idle_timeout = 1  # seconds a task per object lingers; also what a stop waits for
+    found.queueing.exit_timeout = 1
     found.posting.enabled = False
     found.scanning.disabled = True
     found.process.ultimate_exiting_timeout = 20
@@ -135,12 +137,15 @@ def is_ours(manifest: Manifest) -> bool:
     return labels_of(manifest).get(MANAGED_BY_LABEL) == MANAGED_BY
 
 
-def record(cache: Cache, kind: Kind, event: str | None, manifest: Manifest) -> None:
-    """Put a watch event into the cache; ``event`` is None for objects of the initial list."""
+def record(cache: Cache, kind: Kind, event: str | None, manifest: Manifest) -> bool:
+    """Put a watch event into the cache; ``event`` is None for objects of the initial list.
+
+    False if it is no news: most events are the echo of what we wrote and have recorded from the answer.
+    """
     if event == "DELETED":
         cache.drop(kind, manifest)
-    else:
-        cache.put(kind, manifest, asyncio.get_running_loop().time())
+        return True
+    return cache.put(kind, manifest, asyncio.get_running_loop().time())
 
 
 def _resource(kind: Kind) -> tuple[str, str, str]:

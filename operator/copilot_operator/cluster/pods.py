@@ -9,6 +9,12 @@ IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidIm
 CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
+def runs_server(pod: Manifest, server: str) -> bool:
+    """Whether a pod found by its label was made for the server's Deployment: anybody may write labels."""
+    references = pod["metadata"].get("ownerReferences") or ()
+    return any(r.get("kind") == "ReplicaSet" and r["name"].startswith(f"{server}-") for r in references)
+
+
 def pod_view(pod: Manifest) -> Pod:
     metadata, status = pod["metadata"], pod.get("status", {})
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}

@@ -68,11 +68,12 @@ def _running(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest, suspend
         return Move(Stage.STOPPING, "spec.suspended is true", stop=True)
     if snapshot.credential and snapshot.credential.finding:
         return Move(serving, "goes on with the credential it was started with")
-    if changed := changed_intent(live, wanted):
+    outdated = _ours_changed(live, wanted) and not _stamps_lost(live, wanted)
+    if outdated and (changed := changed_intent(live, wanted)):
         return Move(Stage.STOPPING, f"changed: {', '.join(changed)}", stop=True)
     if _edited_by_others(live):
         return Move(Stage.STOPPING, "its pod template was changed by somebody else", stop=True)
-    if _ours_changed(live, wanted):
+    if outdated:
         return Move(serving, "a newer pod template waits for the next stop")
     if difference := first_difference(wanted, live):
         return Move(serving, f"repairs {difference}", wanted)
@@ -93,6 +94,12 @@ def _is_down(snapshot: TenantSnapshot, live: Manifest) -> bool:
 def _ours_changed(live: Manifest, wanted: Manifest) -> bool:
     """We would render it differently today: it was applied by an operator of another version, or before a change."""
     return annotations_of(live).get(APPLIED_ANNOTATION) != annotations_of(wanted).get(APPLIED_ANNOTATION)
+
+
+def _stamps_lost(live: Manifest, wanted: Manifest) -> bool:
+    """Somebody removed our annotations. If the template is as wanted all the same, that is drift and no change of ours."""
+    template = first_difference(wanted["spec"]["template"], live.get("spec", {}).get("template"))
+    return APPLIED_ANNOTATION not in annotations_of(live) and template is None
 
 
 def _edited_by_others(live: Manifest) -> bool:

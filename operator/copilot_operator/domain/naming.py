@@ -26,14 +26,14 @@ APPLIED_ANNOTATION: Final = f"{GROUP}/applied-hash"
 INTENT_ANNOTATION: Final = f"{GROUP}/intent-hash"
 
 AS_IT_IS: Final = re.compile(r"[a-z0-9]([a-z0-9]|-(?!-))*[a-z0-9]|[a-z0-9]")
-LONGEST: Final = 40  # leaves room for our prefixes and a ReplicaSet's and a pod's suffix within 63
+LONGEST: Final = 38  # "copilot-" before, a ReplicaSet's suffix (11) and a pod's (6) behind: 63
 
 
 def slug(name: str) -> str:
-    """A DNS label of at most 40 characters, unique to ``name`` (RFC 1123)."""
+    """A DNS label of at most 38 characters, unique to ``name`` (RFC 1123)."""
     if len(name) <= LONGEST and AS_IT_IS.fullmatch(name):
         return name
-    readable = re.sub(r"-+", "-", re.sub(r"[^a-z0-9]", "-", name.lower())).strip("-")[:22].strip("-") or "x"
+    readable = re.sub(r"-+", "-", re.sub(r"[^a-z0-9]", "-", name.lower())).strip("-")[:20].strip("-") or "x"
     return f"{readable}--{base64.b32encode(hashlib.sha256(name.encode()).digest()[:10]).decode().lower()}"
 
 

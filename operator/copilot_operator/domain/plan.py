@@ -12,6 +12,7 @@ from copilot_operator.domain.desired.connection import connection
 from copilot_operator.domain.desired.deployment import deployment
 from copilot_operator.domain.desired.pool import network_policy, service_account, token_shard
 from copilot_operator.domain.desired.service import service
+from copilot_operator.domain.fit import misfit
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, NETWORK_POLICY, SECRET, SERVICE, SERVICE_ACCOUNT, Kind
 from copilot_operator.domain.lifecycle import Move, Stage, next_move
 from copilot_operator.domain.manifest import Manifest
@@ -73,7 +74,7 @@ def plan_tenant(snapshot: TenantSnapshot) -> TenantPlan:
     """
     if snapshot.deleted or snapshot.unusable or snapshot.children.obstacle or snapshot.storage.finding:
         return TenantPlan()
-    if snapshot.spec is None or snapshot.pool is None or snapshot.token is None:
+    if snapshot.spec is None or snapshot.pool is None or snapshot.token is None or misfit(snapshot):
         return TenantPlan()  # the pool's plan gives each server a token first
     if snapshot.paused:
         return TenantPlan(move=Move(_observed_stage(snapshot)))

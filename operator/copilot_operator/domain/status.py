@@ -6,16 +6,17 @@ arrives (or after ``PATIENCE``): thousands of tenants start without a second wri
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from copilot_operator.api.conditions import Condition, merge_conditions
 from copilot_operator.domain.desired.service import CLI_PORT, host
+from copilot_operator.domain.fit import misfit
 from copilot_operator.domain.lifecycle import Stage
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.plan import TenantPlan
-from copilot_operator.domain.snapshot import Finding, Health, TenantSnapshot
+from copilot_operator.domain.snapshot import Finding, Health, Reading, TenantSnapshot
 
 PATIENCE: Final = timedelta(seconds=120)  # how long a first start may take before status speaks of it
 MAX_MESSAGE: Final = 4096  # what the CRD allows a condition
@@ -44,7 +45,7 @@ Policy = Callable[[TenantSnapshot, TenantPlan], Finding | None]
 
 
 def unusable(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
-    return snapshot.unusable
+    return snapshot.unusable or misfit(snapshot)
 
 
 def in_the_way(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
@@ -64,6 +65,9 @@ def storage_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | Non
 
 
 def credential_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """A running server goes on with the token it was started with; CredentialsReady tells of it all the same."""
+    if plan.move and plan.move.stage == Stage.SERVING:
+        return None
     return snapshot.credential.finding if snapshot.credential else None
 
 
@@ -81,11 +85,13 @@ def stopping(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
 
 def pod_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     """What kubelet says keeps a container from running: image, configuration, crash."""
-    return next((pod.waiting for pod in snapshot.pods if pod.waiting and not pod.ready), None)
+    if plan.move and plan.move.stage == Stage.SERVING:
+        return None  # the pod in trouble is one that somebody's edit made beside the serving one
+    return next((pod.waiting for pod in snapshot.pods if pod.waiting), None)
 
 
 def not_scheduled(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
-    if _starting_for(snapshot) < SETTLING:
+    if _starting_for(snapshot) < SETTLING or (plan.move and plan.move.stage == Stage.SERVING):
         return None
     found = next((pod.unschedulable for pod in snapshot.pods if pod.unschedulable), None)
     return Finding("Unschedulable", f"No node takes the pod: {found}") if found else None
@@ -132,6 +138,7 @@ WAITING: Final = frozenset({"PoolNotFound", "PreviousRemains"})  # somebody else
 
 def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
     """The status of a tenant after ``plan`` was carried out, and the Event if Ready changed its word."""
+    snapshot = _with_last_reading(snapshot, plan)
     found = next((finding for policy in READY if (finding := policy(snapshot, plan))), None)
     if snapshot.deleted or (plan.move is None and found and found.reason == "Starting" and snapshot.token is None):
         return Report()
@@ -154,13 +161,22 @@ def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
     return Report(status if status != _comparable(old) else None, _event(old, status), again_s)
 
 
+def _with_last_reading(snapshot: TenantSnapshot, plan: TenantPlan) -> TenantSnapshot:
+    """After a restart of the operator a serving server is what status says of it, until the first ping says more."""
+    if snapshot.reading.health != Health.UNKNOWN or not plan.move or plan.move.stage != Stage.SERVING:
+        return snapshot
+    last = _condition_of(snapshot.raw.get("status") or {}, "ServerHealthy")
+    health = {"True": Health.HEALTHY, "False": Health.UNHEALTHY}.get(last.get("status", ""), Health.UNKNOWN)
+    return replace(snapshot, reading=Reading(health, last.get("message", "")))
+
+
 def _conditions(snapshot: TenantSnapshot, plan: TenantPlan, found: Finding | None, old: Manifest) -> list[Manifest]:
     ready = found is None
     credential, reading = snapshot.credential, snapshot.reading
     trouble = storage_trouble(snapshot, plan)
     claimed = (snapshot.children.claim or {}).get("status", {}).get("phase") == "Bound"
     stage = plan.move.stage if plan.move else None
-    moving = stage in (Stage.STARTING, Stage.STOPPING) or (stage == Stage.SERVING and found is not None)
+    moving = stage in (Stage.STARTING, Stage.STOPPING)
     paused = snapshot.paused
     running = stage == Stage.SERVING
     rows = [
@@ -226,15 +242,19 @@ def _phase(found: Finding | None, plan: TenantPlan) -> str:
 
 def _event(old: Manifest, new: Manifest) -> Event | None:
     """An Event when Ready got another status or reason; a first start says nothing before it arrives."""
-    before, after = _ready_of(old), _ready_of(new)
-    if (before.get("status"), before.get("reason")) == (after.get("status"), after.get("reason")):
+    for name in ("Ready", "CredentialsReady"):
+        before, after = _condition_of(old, name), _condition_of(new, name)
+        if (before.get("status"), before.get("reason")) != (after.get("status"), after.get("reason")):
+            break
+    else:
         return None
     ordinary = after["status"] == "True" or after["reason"] in PHASES
     return Event("Normal" if ordinary else "Warning", after["reason"], after["message"])
 
 
-def _ready_of(status: Manifest) -> Manifest:
-    return next((condition for condition in status.get("conditions") or () if condition["type"] == "Ready"), {})
+def _condition_of(status: Manifest, name: str) -> Manifest:
+    """The condition of that type; empty if it was never written."""
+    return next((condition for condition in status.get("conditions") or () if condition["type"] == name), {})
 
 
 def _comparable(old: Manifest) -> Manifest:
@@ -243,7 +263,6 @@ def _comparable(old: Manifest) -> Manifest:
 
 def _starting_for(snapshot: TenantSnapshot) -> timedelta:
     """Since when the server has not been Ready: the condition's last change, else the tenant's creation."""
-    conditions = (snapshot.raw.get("status") or {}).get("conditions") or ()
-    ready = next((condition for condition in conditions if condition["type"] == "Ready"), None)
-    since = ready["lastTransitionTime"] if ready else snapshot.raw["metadata"]["creationTimestamp"]
+    ready = _condition_of(snapshot.raw.get("status") or {}, "Ready")
+    since = ready.get("lastTransitionTime") or snapshot.raw["metadata"]["creationTimestamp"]
     return snapshot.now - datetime.fromisoformat(since)

@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from copilot_operator.api.quantity import quantity_value
 
-KEYS: Final = (("name",), ("containerPort", "protocol"), ("port", "protocol"), ("mountPath",), ("uid",))
+KEYS: Final = (("mountPath",), ("uid",), ("name",), ("containerPort", "protocol"), ("port", "protocol"))
+ATOMIC: Final = frozenset({"selector", "podSelector", "namespaceSelector", "nodeSelector"})  # compared whole
 EMPTY: Final[tuple[Any, ...]] = (None, {}, [], "")
 
 
@@ -12,12 +13,14 @@ def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
     """Path of the first wanted value that is not there, in a fixed order; None if all is there.
 
     Maps are compared key by key, lists of objects by their list-map key, quantities by value; what the server drops
-    because it is empty counts as there.
+    because it is empty counts as there. Selectors are compared as a whole: one more label selects something else.
     """
     if wanted in EMPTY and live in EMPTY:
         return None
     if isinstance(wanted, dict) and isinstance(live, dict):
-        pairs = ((first_difference(wanted[key], live.get(key), f"{path}.{key}")) for key in sorted(wanted))
+        whole = not ATOMIC.isdisjoint(path.split("."))
+        keys = sorted(wanted.keys() | live.keys() if whole else wanted)
+        pairs = (first_difference(wanted.get(key), live.get(key), f"{path}.{key}") for key in keys)
         return next((found for found in pairs if found), None)
     if isinstance(wanted, list) and isinstance(live, list):
         return _lists(wanted, live, path)

@@ -49,11 +49,13 @@ class Limiter:
             raise
 
     def _wake(self) -> None:
-        while self._line:
+        """Call as many as there is room for: the window may have grown since the last call."""
+        room = int(self.window) - self._under_way
+        while room > 0 and self._line:
             call = self._line.popleft()
             if not call.done():
                 call.set_result(None)
-                return
+                room -= 1
 
     def refused(self, retry_after_s: float) -> None:
         """The server answered 429: halve the window, let nothing through for ``retry_after_s``."""

@@ -55,8 +55,10 @@ class Workers(Generic[K]):
             try:
                 async with asyncio.timeout(self.deadline_s):
                     again_s = await self.reconcile(key)
-            except Exception as raised:
-                error = raised
+            except (Exception, asyncio.CancelledError) as raised:
+                if isinstance(raised, asyncio.CancelledError) and _being_cancelled():
+                    raise
+                error = raised  # a cancellation that is not ours comes from something it waited for: a failure
                 again_s = self._failed(key, raised)
             else:
                 self.failures.pop(key, None)
@@ -66,7 +68,7 @@ class Workers(Generic[K]):
                 self.queue.add_after(key, again_s)
             self.on_result(key, clock() - started, error)
 
-    def _failed(self, key: K, error: Exception) -> float:
+    def _failed(self, key: K, error: BaseException) -> float:
         self.failures[key] = count = self.failures.get(key, 0) + 1
         delay_s = max(self.backoff.delay_s(count, random.random()), getattr(error, "retry_after_s", None) or 0.0)
         facts = {"key": str(key), "failures": count, "again_s": round(delay_s, 1)}
@@ -75,3 +77,8 @@ class Workers(Generic[K]):
             "reconciling failed, will be tried again", extra=facts, exc_info=not getattr(error, "expected", False)
         )
         return delay_s
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

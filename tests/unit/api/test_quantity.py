@@ -1,5 +1,6 @@
 """Quantities are exact: no float comes near them."""
 
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -24,15 +25,16 @@ from copilot_operator.api.quantity import FACTORS, MAX_LENGTH, quantity_value
         ("5e-1", "0.5"),
         ("1n", "1e-9"),
         ("0", 0),
+        (".5", "0.5"),
+        ("5.", 5),
+        ("4616189618054758400m", "4616189618054758.4"),
     ],
 )
 def test_quantities(text: str, value: int | str) -> None:
     assert quantity_value(text) == Decimal(value)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "Gi", "-1", "+1", "1 Gi", "1GB", "1gi", "1K", ".5", "5.", "1e", "1e1000", "1Gi\n"]
-)
+@pytest.mark.parametrize("text", ["", "Gi", "-1", "1 Gi", "1GB", "1gi", "1K", ".", "٣", "1e", "1e100", "1Gi\n"])
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="write a number with or without a unit"):
         quantity_value(text)
@@ -47,7 +49,5 @@ def test_units_multiply_exactly(whole: int, billionths: int, unit: str) -> None:
 
 @given(st.text(alphabet="0123456789.eEKMGikmn-+ ", max_size=10))
 def test_any_text_is_a_quantity_or_refused(text: str) -> None:
-    try:
+    with suppress(ValueError):  # and nothing else
         assert quantity_value(text) >= 0
-    except ValueError as refused:
-        assert repr(text) in str(refused)

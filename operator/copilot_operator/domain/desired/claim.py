@@ -16,15 +16,23 @@ def claim(snapshot: TenantSnapshot) -> Manifest:
     assert snapshot.spec
     assert snapshot.pool
     storage = snapshot.pool.spec.storage
-    live = (snapshot.children.claim or {}).get("spec", {})
     manifest = child(CLAIM, snapshot, owned=snapshot.spec.deletion_policy == "Delete")
     spec: Manifest = {
-        "accessModes": live.get("accessModes") or [snapshot.storage.access_mode],
-        "resources": {"requests": {"storage": _larger(storage.size, live)}},
+        "accessModes": [snapshot.storage.access_mode],
+        "resources": {"requests": {"storage": storage.size}},
     }
     if storage.storage_class_name:
-        spec["storageClassName"] = live.get("storageClassName", storage.storage_class_name)
-    return stamped(manifest | {"spec": spec})
+        spec["storageClassName"] = storage.storage_class_name
+    # the stamp names what we want, not what the live claim already is, else the first apply would seem outdated
+    return stamped(manifest | {"spec": {"resources": spec["resources"]}}) | {"spec": _fitted(spec, snapshot)}
+
+
+def _fitted(spec: Manifest, snapshot: TenantSnapshot) -> Manifest:
+    if snapshot.children.claim is None:
+        return spec
+    live = snapshot.children.claim["spec"]
+    kept = {field: live[field] for field in ("accessModes", "storageClassName") if field in live}
+    return kept | {"resources": {"requests": {"storage": _larger(spec["resources"]["requests"]["storage"], live)}}}
 
 
 def _larger(size: str, live: Manifest) -> str:

@@ -3,11 +3,18 @@
 from typing import Any, Final
 
 from copilot_operator.api.duration import duration_s
+from copilot_operator.api.resources import overlay
 from copilot_operator.domain.desired.common import child, selector, stamped, tenant_labels
 from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
 from copilot_operator.domain.kinds import DEPLOYMENT
+from copilot_operator.domain.fit import own_resources
 from copilot_operator.domain.manifest import Manifest, annotations_of, digest
-from copilot_operator.domain.naming import INTENT_ANNOTATION, RESTARTED_AT_ANNOTATION, pool_object
+from copilot_operator.domain.naming import (
+    INTENT_ANNOTATION,
+    RESTARTED_AT_ANNOTATION,
+    TENANT_ANNOTATION,
+    pool_object,
+)
 from copilot_operator.domain.snapshot import TenantSnapshot
 
 CLI_UID: Final = 10001
@@ -89,7 +96,10 @@ def _template(snapshot: TenantSnapshot) -> Manifest:
     assert snapshot.spec
     assert snapshot.pool
     template = snapshot.pool.spec.server.template
-    annotations = {"kubectl.kubernetes.io/default-container": "copilot"} | dict(template.metadata.annotations)
+    annotations = dict(template.metadata.annotations) | {
+        "kubectl.kubernetes.io/default-container": "copilot",
+        TENANT_ANNOTATION: snapshot.name,  # a pod's events find the tenant by it: its owner is a ReplicaSet
+    }
     return {
         "metadata": {"labels": dict(template.metadata.labels) | tenant_labels(snapshot), "annotations": annotations},
         "spec": _as_json(template.spec)
@@ -194,12 +204,10 @@ def _from_secret(name: str, secret: str, key: str) -> Manifest:
 
 
 def _resources(snapshot: TenantSnapshot) -> Manifest:
-    """The tenant's resources where it says some, else the pool's."""
+    """The pool's resources with the tenant's on top; fit.py has seen to it that they go together."""
     assert snapshot.spec
     assert snapshot.pool
-    pools = snapshot.pool.spec.server.resources
-    own = snapshot.spec.server.resources if snapshot.spec.server else None
-    return _as_json(own if own is not None else pools)
+    return _as_json(overlay(snapshot.pool.spec.server.resources, own_resources(snapshot.spec)))
 
 
 def _user_env(snapshot: TenantSnapshot) -> list[Manifest]:

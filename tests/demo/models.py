@@ -1,0 +1,49 @@
+"""Who answers: the stand-in model in a pod, or the real thing when the user gives a key."""
+
+import base64
+import os
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.demo.story import Story, wait_for
+from tests.support import model_pod
+from tests.support.kube import POOL, Kube
+
+TOKEN_SECRET: Final = "github-token"
+
+
+@dataclass(frozen=True)
+class Model:
+    """How sessions are created. ``provider`` is None where GitHub serves the model."""
+
+    name: str | None
+    provider: dict[str, Any] | None = field(default=None, repr=False)
+
+
+def choose(story: Story, kube: Kube, namespace: str) -> Model:
+    """$OPENAI_API_KEY (with $OPENAI_BASE_URL, $OPENAI_MODEL) or $GITHUB_TOKEN where given, else the stand-in."""
+    if key := os.environ.get("OPENAI_API_KEY"):
+        base_url = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1")
+        story.say(f"model: {base_url}, with $OPENAI_API_KEY")
+        provider = {"type": "openai", "base_url": base_url, "api_key": key, "wire_api": "completions"}
+        return Model(os.environ.get("OPENAI_MODEL", "gpt-5-mini"), provider)
+    if token := os.environ.get("GITHUB_TOKEN"):
+        story.say("model: GitHub's, with $GITHUB_TOKEN, which the pool gives to its servers")
+        _give_token(kube, namespace, token)
+        return Model(os.environ.get("COPILOT_MODEL"))
+    with story.step("model: a stand-in as a pod (give OPENAI_API_KEY or GITHUB_TOKEN for a real one)"):
+        model_pod.start(kube, namespace)
+        wait_for(lambda: model_pod.answers(kube, namespace), within_s=60, what="the stand-in model is ready")
+    return Model("fake-model", model_pod.provider(kube, namespace))
+
+
+def _give_token(kube: Kube, namespace: str, token: str) -> None:
+    metadata = {
+        "name": TOKEN_SECRET,
+        "namespace": namespace,
+        "labels": {"copilot-operator.io/tenant-usable": "true"},
+    }
+    data = {"token": base64.b64encode(token.encode()).decode()}
+    kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+    reference = {"name": TOKEN_SECRET, "key": "token"}
+    kube.merge(POOL, namespace, "saas", {"spec": {"auth": {"gitHub": {"tokenSecretRef": reference}}}})

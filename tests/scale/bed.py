@@ -1,0 +1,141 @@
+"""A cluster of simulated nodes: the real API server and controllers, kwok for kubelets, a stand-in for CLI servers.
+
+Every measurement gets a fresh one: it is up in seconds, and nothing of one run is left to slow the next.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from copilot_operator.domain.desired.service import CLI_PORT
+from tests.cluster import programs
+from tests.cluster.embedded import EmbeddedCluster
+from tests.cluster.kubeapi import KubeApi
+from tests.cluster.layout import NODE_NAME, ROOT, Layout
+from tests.cluster.process import run, wait_until
+from tests.scale.objects import STORAGE_CLASS
+
+NODES: Final = 10
+POD_ADDRESSES: Final = "10.128.0.0/9"
+FAKE: Final = {"kwok.x-k8s.io/node": "fake"}
+VOLUMES: Final = Path("/tmp/hostpath_pv")  # where controller-manager's provisioner makes its directories
+NOT_NEEDED: Final = ("kubelet", "kube-proxy", "local-path-provisioner")
+
+
+class SimulatedCluster(EmbeddedCluster):
+    """Without a real node; its controller-manager provisions volumes itself."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(Layout(name))
+        self._companions: list[subprocess.Popen[bytes]] = []
+
+    def simulate(self) -> None:
+        """After ``up``: replace the node by simulated ones and let every pod's address answer."""
+        for name in NOT_NEEDED:
+            self.stop_component(name)
+        self.stop_component("kube-controller-manager")
+        run(self.in_node(["mount", "-t", "tmpfs", "tmpfs", VOLUMES]), timeout_s=20)
+        argv = [*self._state()["components"]["kube-controller-manager"], "--enable-hostpath-provisioner"]
+        self._ask({"do": "start", "name": "kube-controller-manager", "argv": argv})
+        run(self.in_network(["ip", "route", "add", "local", POD_ADDRESSES, "dev", "lo"]), timeout_s=20)
+        api = KubeApi.of(self.kubeconfig)
+        api.request("DELETE", f"/api/v1/nodes/{NODE_NAME}")
+        for path, manifest in _objects():
+            _create(api, path, manifest)
+        program, stages = programs.ensure_kwok()
+        selector = ",".join(f"{key}={value}" for key, value in FAKE.items())
+        self._accompany(
+            "kwok", [program, f"--kubeconfig={self.kubeconfig}", f"--config={stages}", "--manage-all-nodes=false",
+                     f"--manage-nodes-with-annotation-selector={selector}", f"--cidr={POD_ADDRESSES}"])  # fmt: skip
+        standin = [sys.executable, "-m", "tests.support.standin", "--host", "0.0.0.0", "--port", str(CLI_PORT)]
+        self._accompany("standin", standin)
+        wait_until(lambda: _nodes_ready(api) == NODES, timeout_s=60, what=f"{NODES} simulated nodes Ready")
+        wait_until(lambda: _established(api), timeout_s=30, what="the CRDs established")
+
+    def measured(self, argv: Sequence[str | Path], environment: dict[str, str]) -> dict[str, Any]:
+        """Run a measurement in the cluster's network; the last line it prints is its answer."""
+        done = subprocess.run(
+            self.in_network(argv), env=self.environment() | environment, cwd=ROOT, stdout=subprocess.PIPE, check=True
+        )
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    def _accompany(self, name: str, argv: Sequence[str | Path]) -> None:
+        with (self.layout.logs / f"{name}.log").open("ab") as log:
+            options: dict[str, Any] = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, "cwd": ROOT}
+            self._companions.append(self.start_in_network(argv, **options))
+
+    def end_companions(self) -> None:
+        for process in self._companions:
+            process.terminate()
+        for process in self._companions:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+            process.kill()
+
+
+@contextmanager
+def simulated_cluster(name: str) -> Iterator[SimulatedCluster]:
+    """A fresh cluster with simulated nodes and the CRDs, gone at the end."""
+    programs.ensure_kwok()
+    cluster = SimulatedCluster(name)
+    cluster.down()
+    made = not VOLUMES.exists()
+    VOLUMES.mkdir(exist_ok=True)
+    try:
+        with redirect_stdout(sys.stderr):  # what starts a cluster speaks there; here it is for figures
+            cluster.up()
+            cluster.simulate()
+        yield cluster
+    finally:
+        cluster.end_companions()
+        cluster.down()
+        if made:
+            shutil.rmtree(VOLUMES, ignore_errors=True)
+
+
+def _objects() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path of the collection, object)"""
+    for number in range(NODES):
+        metadata = {"name": f"simulated-{number}", "annotations": FAKE}
+        yield "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
+    yield (
+        "/apis/storage.k8s.io/v1/storageclasses",
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": STORAGE_CLASS},
+            "provisioner": "kubernetes.io/host-path",
+            "volumeBindingMode": "Immediate",
+        },
+    )
+    for file in sorted((ROOT / "crds").glob("copilot-operator.io_*.yaml")):
+        yield "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", yaml.safe_load(file.read_text())
+
+
+def _create(api: KubeApi, path: str, manifest: dict[str, Any]) -> None:
+    status, text = api.request("POST", path, manifest)
+    if status not in (200, 201, 409):
+        raise RuntimeError(f"creating {manifest['kind']} {manifest['metadata']['name']}: {status} {text[:500]}")
+
+
+def _nodes_ready(api: KubeApi) -> int:
+    nodes = api.get("/api/v1/nodes").get("items", [])
+    return sum(_has(node, "Ready") for node in nodes)
+
+
+def _established(api: KubeApi) -> bool:
+    crds = api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").get("items", [])
+    return len(crds) == 2 and all(_has(crd, "Established") for crd in crds)
+
+
+def _has(manifest: dict[str, Any], condition: str) -> bool:
+    rows = manifest.get("status", {}).get("conditions", [])
+    return any(row["type"] == condition and row["status"] == "True" for row in rows)

@@ -1,0 +1,57 @@
+"""What has to be there before anybody can try the project: cluster, images, CRDs, and the operator's manifests."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from tests.cluster import images
+from tests.cluster.api import Cluster
+from tests.cluster.layout import ROOT
+from tests.support.kube import Kube
+
+BASE: Final = ROOT / "manifests" / "base"
+SAMPLES: Final = ROOT / "manifests" / "samples"
+OPERATOR_NAMESPACE: Final = "copilot-operator"
+
+log = logging.getLogger(__name__)
+
+
+def bring_images(cluster: Cluster) -> str:
+    """Build both images where they are not built, load them where they are not loaded; returns a mark of their content.
+
+    Somebody's own cluster is expected to have them, from a registry of its own.
+    """
+    if cluster.kind == "given":
+        return "given"
+    archives = [images.cli_image(), images.operator_image()]
+    for archive in archives:
+        cluster.load_image(archive)
+    return "_".join(archive.stem for archive in archives)
+
+
+def install_api(kube: Kube) -> None:
+    """The CRDs, ready to be used."""
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "crds"))
+    names = [f"crd/copilot{kind}s.copilot-operator.io" for kind in ("pool", "tenant")]
+    kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+
+
+def install_rights(kube: Kube) -> None:
+    """The operator's namespace, account and roles, without the operator."""
+    for name in ("namespace.yaml", "rbac.yaml"):
+        kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(BASE / name))
+
+
+def install_operator(kube: Kube, mark: str) -> None:
+    """All of manifests/base; ``mark`` makes pods new where an image of the same name has new content."""
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(BASE))
+    patch = f'{{"spec": {{"template": {{"metadata": {{"annotations": {{"images": "{mark}"}}}}}}}}}}'
+    kube.kubectl("-n", OPERATOR_NAMESPACE, "patch", "deployment/copilot-operator", "--type=merge", "--patch", patch)
+    words = ["rollout", "status", "deployment/copilot-operator", "--timeout=90s"]
+    kube.kubectl("-n", OPERATOR_NAMESPACE, *words)
+    names = [f"crd/copilot{kind}s.copilot-operator.io" for kind in ("pool", "tenant")]
+    kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+
+
+def sample(name: str) -> Path:
+    return SAMPLES / name

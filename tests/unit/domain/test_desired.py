@@ -1,0 +1,411 @@
+"""The objects we make, each compared whole."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from copilot_operator.domain.desired.claim import claim
+from copilot_operator.domain.desired.connection import connection
+from copilot_operator.domain.desired.deployment import changed_intent, deployment
+from copilot_operator.domain.desired.pool import network_policy, service_account, token_shard
+from copilot_operator.domain.desired.service import service
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.snapshot import Children, Credential, ServerToken, Storage, TenantSnapshot
+from tests.support.snapshots import CREDENTIAL, IMAGE, a_pool, a_pool_snapshot, a_snapshot, a_tenant
+
+LABELS = {
+    "app.kubernetes.io/managed-by": "copilot-operator",
+    "app.kubernetes.io/name": "copilot",
+    "copilot-operator.io/pool": "saas",
+    "copilot-operator.io/tenant": "alice",
+}
+POOL_LABELS = {key: value for key, value in LABELS.items() if key != "copilot-operator.io/tenant"}
+OWNER = {
+    "apiVersion": "copilot-operator.io/v1alpha1",
+    "kind": "CopilotTenant",
+    "name": "alice",
+    "uid": "uid-alice",
+    "controller": True,
+}
+POOL_OWNER = OWNER | {"kind": "CopilotPool", "name": "saas", "uid": "uid-saas"}
+HEAD: Manifest = {
+    "name": "copilot-alice",
+    "namespace": "apps",
+    "labels": LABELS,
+    "annotations": {"copilot-operator.io/tenant-name": "alice"},
+    "ownerReferences": [OWNER],
+}
+POOL_HEAD: Manifest = {
+    "name": "copilotpool-saas",
+    "namespace": "apps",
+    "labels": POOL_LABELS,
+    "annotations": {},
+    "ownerReferences": [POOL_OWNER],
+}
+HASHES = ("copilot-operator.io/applied-hash", "copilot-operator.io/intent-hash")
+
+
+def plain(manifest: Manifest) -> Manifest:
+    """The manifest without the hashes of its content."""
+    metadata = manifest["metadata"]
+    annotations = {key: value for key, value in metadata["annotations"].items() if key not in HASHES}
+    return manifest | {"metadata": metadata | {"annotations": annotations}}
+
+
+def test_the_claim() -> None:
+    assert plain(claim(a_snapshot(storage=Storage("ReadWriteOncePod")))) == {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": HEAD,
+        "spec": {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "10Gi"}}},
+    }
+
+
+def test_a_retained_claim_has_no_owner_so_that_it_outlives_its_tenant() -> None:
+    tenant = a_tenant(fields={"deletionPolicy": "Retain"})
+    wanted = {key: value for key, value in HEAD.items() if key != "ownerReferences"}
+    assert plain(claim(a_snapshot(tenant=tenant)))["metadata"] == wanted
+
+
+def a_live_claim(size: str, **spec: Any) -> Manifest:
+    return {"metadata": {"uid": "1"}, "spec": {"resources": {"requests": {"storage": size}}} | spec}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "live", "size"),
+    [("10Gi", "20Gi", "20Gi"), ("30Gi", "20Gi", "30Gi"), ("20480Mi", "20Gi", "20480Mi"), ("1Gi", "1025Mi", "1025Mi")],
+)
+def test_a_claim_grows_and_never_shrinks(wanted: str, live: str, size: str) -> None:
+    found = claim(a_snapshot(pool=a_pool({"storage.size": wanted}), children=Children(claim=a_live_claim(live))))
+    assert found["spec"]["resources"] == {"requests": {"storage": size}}
+
+
+def test_access_mode_and_class_of_a_live_claim_stay() -> None:
+    live = a_live_claim("1Gi", accessModes=["ReadWriteOnce"], storageClassName="old")
+    pool = a_pool({"storage.storageClassName": "new"})
+    spec = claim(a_snapshot(pool=pool, storage=Storage("ReadWriteOncePod"), children=Children(claim=live)))["spec"]
+    assert (spec["accessModes"], spec["storageClassName"]) == (["ReadWriteOnce"], "old")
+    fresh = claim(a_snapshot(pool=pool))["spec"]
+    assert (fresh["accessModes"], fresh["storageClassName"]) == (["ReadWriteOnce"], "new")
+
+
+def test_a_claim_made_from_it_is_as_wanted() -> None:
+    """The stamp must not depend on what the live claim adds, else a second apply would follow every first one."""
+    snapshot = a_snapshot(pool=a_pool({"storage.storageClassName": "fast"}))
+    first = claim(snapshot)
+    assert claim(a_snapshot(pool=snapshot.pool, children=Children(claim=first))) == first
+
+
+def test_the_service() -> None:
+    assert plain(service(a_snapshot())) == {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": HEAD,
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {"app.kubernetes.io/name": "copilot", "copilot-operator.io/tenant": "alice"},
+            "ports": [{"name": "copilot", "port": 4321, "targetPort": 4321, "protocol": "TCP"}],
+        },
+    }
+
+
+def test_the_connection_secret() -> None:
+    found = plain(connection(a_snapshot()))
+    values = {key: base64.b64decode(value).decode() for key, value in found.pop("data").items()}
+    assert values == {
+        "host": "copilot-alice.apps.svc",
+        "port": "4321",
+        "cliUrl": "copilot-alice.apps.svc:4321",
+        "token": "s3cret",
+    }
+    labels = LABELS | {"copilot-operator.io/tenant-usable": "false"}
+    assert found == {"apiVersion": "v1", "kind": "Secret", "metadata": HEAD | {"labels": labels}, "type": "Opaque"}
+
+
+def secret_env(name: str, secret: str, key: str) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+SERVER_TOKEN = secret_env("COPILOT_CONNECTION_TOKEN", "copilotpool-saas-server-tokens-0", "copilot-alice")
+LOCKED_DOWN = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+AGENT: Manifest = {
+    "name": "agent",
+    "image": "registry.example.com/copilot-operator:1",
+    "imagePullPolicy": "IfNotPresent",
+    "args": ["agent"],
+    "restartPolicy": "Always",
+    "env": [SERVER_TOKEN, {"name": "COPILOT_AGENT_DRAIN_DEADLINE_S", "value": "540"}],
+    "ports": [{"name": "agent", "containerPort": 4322, "protocol": "TCP"}],
+    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+    "securityContext": LOCKED_DOWN | {"runAsUser": 10002},
+    "startupProbe": {
+        "httpGet": {"path": "/agentz", "port": 4322},
+        "timeoutSeconds": 5,
+        "periodSeconds": 1,
+        "failureThreshold": 60,
+    },
+    "livenessProbe": {
+        "httpGet": {"path": "/agentz", "port": 4322},
+        "timeoutSeconds": 5,
+        "periodSeconds": 30,
+        "failureThreshold": 3,
+    },
+    "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
+}
+CLI: Manifest = {
+    "name": "copilot",
+    "image": IMAGE,
+    "imagePullPolicy": "IfNotPresent",
+    "command": ["/usr/local/bin/copilot-server"],
+    "args": ["--log-level", "info", "--session-idle-timeout", "1800", "--auth-token-env", "COPILOT_SDK_AUTH_TOKEN"],
+    "env": [
+        SERVER_TOKEN,
+        {"name": "HOME", "value": "/data/home"},
+        {"name": "COPILOT_HOME", "value": "/data/copilot"},
+        secret_env("COPILOT_SDK_AUTH_TOKEN", "github", "token"),
+    ],
+    "ports": [{"name": "copilot", "containerPort": 4321, "protocol": "TCP"}],
+    "resources": {"requests": {"cpu": "100m", "memory": "384Mi"}, "limits": {"memory": "2Gi"}},
+    "securityContext": LOCKED_DOWN,
+    "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": 4322}}},
+    "startupProbe": {
+        "httpGet": {"path": "/livez", "port": 4322},
+        "periodSeconds": 1,
+        "timeoutSeconds": 5,
+        "failureThreshold": 120,
+    },
+    "livenessProbe": {
+        "httpGet": {"path": "/livez", "port": 4322},
+        "periodSeconds": 10,
+        "timeoutSeconds": 5,
+        "failureThreshold": 6,
+        "terminationGracePeriodSeconds": 10,
+    },
+    "readinessProbe": {
+        "httpGet": {"path": "/readyz", "port": 4322},
+        "periodSeconds": 5,
+        "timeoutSeconds": 5,
+        "failureThreshold": 2,
+    },
+    "volumeMounts": [
+        {"name": "data", "mountPath": "/data"},
+        {"name": "logs", "mountPath": "/logs"},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ],
+}
+POD: Manifest = {
+    "nodeSelector": {},
+    "tolerations": [],
+    "imagePullSecrets": [],
+    "serviceAccountName": "copilotpool-saas",
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "shareProcessNamespace": True,
+    "terminationGracePeriodSeconds": 600,
+    "securityContext": {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "runAsGroup": 10001,
+        "fsGroup": 10001,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+    "initContainers": [AGENT],
+    "containers": [CLI],
+    "volumes": [
+        {"name": "data", "persistentVolumeClaim": {"claimName": "copilot-alice"}},
+        {"name": "logs", "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": "tmp", "emptyDir": {}},
+    ],
+}
+
+
+def test_the_deployment() -> None:
+    assert plain(deployment(a_snapshot(credential=CREDENTIAL))) == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": HEAD,
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 1,
+            "progressDeadlineSeconds": 120,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {
+                "matchLabels": {"app.kubernetes.io/name": "copilot", "copilot-operator.io/tenant": "alice"},
+            },
+            "template": {
+                "metadata": {
+                    "labels": LABELS,
+                    "annotations": {
+                        "kubectl.kubernetes.io/default-container": "copilot",
+                        "copilot-operator.io/tenant-name": "alice",
+                    },
+                },
+                "spec": POD,
+            },
+        },
+    }
+
+
+def cli_of(snapshot: TenantSnapshot) -> Manifest:
+    found: Manifest = deployment(snapshot)["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def test_without_a_credential_the_server_logs_nobody_in() -> None:
+    cli = cli_of(a_snapshot())
+    assert cli["args"] == ["--log-level", "info", "--session-idle-timeout", "1800"]
+    assert [variable["name"] for variable in cli["env"]] == ["COPILOT_CONNECTION_TOKEN", "HOME", "COPILOT_HOME"]
+
+
+def test_flags_and_variables_of_the_user_come_along_and_ours_win() -> None:
+    env = [{"name": "HTTPS_PROXY", "value": "http://proxy"}, {"name": "HTTPS_PROXY", "value": "http://other"}]
+    cli = cli_of(a_snapshot(pool=a_pool({"server.args": ["--model", "gpt-5"], "server.env": env})))
+    assert cli["args"][-2:] == ["--model", "gpt-5"]
+    named = [variable["name"] for variable in cli["env"]]
+    assert len(named) == len(set(named)), "two of one name are answered with a 500 that no retry cures"
+    assert cli["env"][0] == {"name": "HTTPS_PROXY", "value": "http://other"}
+
+
+def test_a_tenants_resources_replace_the_pools_one_by_one() -> None:
+    tenant = a_tenant(fields={"server.resources": {"limits": {"memory": "4Gi", "cpu": 2}}})
+    assert cli_of(a_snapshot(tenant=tenant))["resources"] == {
+        "requests": {"cpu": "100m", "memory": "384Mi"},
+        "limits": {"memory": "4Gi", "cpu": "2"},
+    }
+
+
+def test_labels_and_annotations_of_the_pool_come_along_and_ours_win() -> None:
+    metadata = {"labels": {"team": "a"}, "annotations": {"kubectl.kubernetes.io/default-container": "x", "note": "n"}}
+    template = deployment(a_snapshot(pool=a_pool({"server.template.metadata": metadata})))["spec"]["template"]
+    assert template["metadata"]["labels"] == LABELS | {"team": "a"}
+    assert template["metadata"]["annotations"] == {
+        "kubectl.kubernetes.io/default-container": "copilot",
+        "copilot-operator.io/tenant-name": "alice",
+        "note": "n",
+    }
+
+
+CHANGES: list[tuple[TenantSnapshot, list[str]]] = [
+    (a_snapshot(), []),
+    (a_snapshot(pool=a_pool({"server.image": "cli:2"})), ["image"]),
+    (a_snapshot(pool=a_pool({"server.args": ["--model", "x"], "server.logLevel": "debug"})), ["args", "logLevel"]),
+    (a_snapshot(pool=a_pool({"server.env": [{"name": "A", "value": "b"}]})), ["env"]),
+    (a_snapshot(pool=a_pool({"sessions.idleTimeout": "1h"})), ["idleTimeout"]),
+    (a_snapshot(pool=a_pool({"server.template.spec.nodeSelector": {"disk": "ssd"}})), ["template"]),
+    (a_snapshot(pool=a_pool(restarted_at="2026-01-01")), ["restartedAt"]),
+    (
+        a_snapshot(tenant=a_tenant(annotations={"copilot-operator.io/restarted-at": "2026-01-01"})),
+        ["restartedAt"],
+    ),
+    (a_snapshot(tenant=a_tenant(fields={"server.resources": {"requests": {"cpu": 1}}})), ["resources"]),
+    (a_snapshot(credential=CREDENTIAL), ["gitHubToken"]),
+    (a_snapshot(token=ServerToken("other", "copilotpool-saas-server-tokens-0")), ["connectionToken"]),
+    (a_snapshot(pool=a_pool({"storage.size": "20Gi", "health.interval": "1s"})), []),
+    (a_snapshot(tenant=a_tenant(fields={"suspended": True, "deletionPolicy": "Retain"})), []),
+]
+
+
+@pytest.mark.parametrize(("changed", "parts"), CHANGES, ids=lambda value: str(value) if type(value) is list else "")
+def test_a_restart_names_what_people_changed(changed: TenantSnapshot, parts: list[str]) -> None:
+    assert changed_intent(deployment(a_snapshot()), deployment(changed)) == parts
+
+
+def test_a_new_value_of_the_github_token_is_a_change_that_shows_in_the_digest_only() -> None:
+    rotated = Credential(CREDENTIAL.secret, CREDENTIAL.key, digest="fedcba9876543210")
+    before, after = deployment(a_snapshot(credential=CREDENTIAL)), deployment(a_snapshot(credential=rotated))
+    assert changed_intent(before, after) == ["gitHubToken"]
+    assert before["spec"] == after["spec"]
+
+
+def test_no_annotation_or_argument_tells_a_secret() -> None:
+    said = str(deployment(a_snapshot(credential=CREDENTIAL)))
+    assert "s3cret" not in said
+    assert "s3cret" not in repr(a_snapshot())
+
+
+def test_the_service_account_has_no_token_to_mount() -> None:
+    assert plain(service_account(a_pool_snapshot())) == {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": POOL_HEAD,
+        "automountServiceAccountToken": False,
+    }
+
+
+def test_the_network_policy() -> None:
+    cli, agent = {"protocol": "TCP", "port": 4321}, {"protocol": "TCP", "port": 4322}
+    not_servers = {"key": "app.kubernetes.io/name", "operator": "NotIn", "values": ["copilot"]}
+    assert plain(network_policy(a_pool_snapshot())) == {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": POOL_HEAD,
+        "spec": {
+            "podSelector": {"matchLabels": POOL_LABELS},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"from": [{"podSelector": {"matchExpressions": [not_servers]}}], "ports": [cli]},
+                {
+                    "from": [
+                        {
+                            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "operators"}},
+                            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "copilot-operator"}},
+                        }
+                    ],
+                    "ports": [cli, agent],
+                },
+            ],
+            "egress": [
+                {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+                {
+                    "to": [
+                        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}},
+                        {"ipBlock": {"cidr": "::/0"}},
+                    ]
+                },
+            ],
+        },
+    }
+
+
+def test_a_pools_own_peers_and_ranges_replace_the_defaults() -> None:
+    peers = [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"team": "a"}}}]
+    fields = {"networkPolicy": {"allowFrom": peers, "egressCIDRs": ["10.1.2.3/8", "2001:db8::/32"]}}
+    spec = network_policy(a_pool_snapshot(fields=fields))["spec"]
+    assert spec["ingress"][0]["from"] == [
+        {"podSelector": {"matchLabels": {}}},
+        {"namespaceSelector": {"matchLabels": {"team": "a"}}},
+    ]
+    assert spec["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"ipBlock": {"cidr": "2001:db8::/32"}}]
+
+
+def test_without_any_range_servers_may_ask_dns_only() -> None:
+    spec = network_policy(a_pool_snapshot(fields={"networkPolicy": {"egressCIDRs": []}}))["spec"]
+    assert spec["egress"] == [{"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}]
+
+
+def test_a_shard_of_tokens_is_written_under_the_version_it_was_read_at() -> None:
+    name = "copilotpool-saas-server-tokens-0"
+    head = {key: value for key, value in POOL_HEAD.items() if key != "annotations"} | {
+        "name": name,
+        "labels": POOL_LABELS | {"copilot-operator.io/tenant-usable": "false"},
+    }
+    shard = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"copilot-a": "eA=="}}
+    assert token_shard(a_pool_snapshot(), name, {"copilot-a": "x"}) == shard | {"metadata": head}
+    known = a_pool_snapshot(versions={name: "42"})
+    assert token_shard(known, name, {})["metadata"] == head | {"resourceVersion": "42"}
+
+
+@given(tenant=st.text(alphabet="ab-.", min_size=1, max_size=60), pool=st.text(alphabet="ab-.", min_size=1, max_size=60))
+def test_every_label_value_is_one_that_the_api_server_takes(tenant: str, pool: str) -> None:
+    raw = a_tenant("t", {"poolRef": {"name": "saas"}})
+    snapshot = a_snapshot(tenant=raw | {"metadata": raw["metadata"] | {"name": tenant}})
+    values = service(snapshot)["metadata"]["labels"].values()
+    assert all(len(value) <= 63 and value[0].isalnum() and value[-1].isalnum() for value in values), pool
