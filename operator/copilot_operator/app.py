@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import kopf
+from kopf._core.engines.peering import Identity  # else kopf asks for our user's name, and our user has none
 from prometheus_client.core import Metric
 
 from copilot_operator.api.duration import duration_s
@@ -137,19 +138,23 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Observe, and act while leading, until ``stop``."""
-        handlers = registry(self.router.observed, self._heartbeat, self.api.access)
+        handlers = registry(self.router.observed, self._heartbeat, self.api.access, lambda: stop_on_signals(stop))
         await self._first_resync(stop)
         if stop.is_set():
             return
+        unwatch = asyncio.Event()
         watching = asyncio.create_task(
             kopf.operator(registry=handlers, settings=settings(LeaseName(self.own.namespace, LEASE_NAME)),
-                          clusterwide=True, standalone=True, stop_flag=stop), name="watching")  # fmt: skip
+                          clusterwide=True, standalone=True, stop_flag=unwatch,
+                          identity=Identity(self.own.identity)), name="watching")  # fmt: skip
         leading = asyncio.create_task(self.lease.hold(self._lead), name="lease")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
         leading.cancel()
-        results = await asyncio.gather(leading, watching, return_exceptions=True)
+        led = await asyncio.gather(leading, return_exceptions=True)
+        unwatch.set()  # not before: kopf's end cancels every task that is younger than it, the Lease's release too
+        results = [*led, *await asyncio.gather(watching, return_exceptions=True)]
         stopping.cancel()
         for result in results:
             if isinstance(result, Exception):
@@ -248,10 +253,14 @@ class Operator:
         yield gauge("copilot_operator_servers", "Pinged servers by health", self.pinger.counts(), "health")
 
 
+def stop_on_signals(stop: asyncio.Event) -> None:
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+
+
 async def run(own: OperatorSettings) -> int:
     logs.set_up(own.log_level)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     metrics = Metrics()
     try:
         access = await load_access()
@@ -261,8 +270,7 @@ async def run(own: OperatorSettings) -> int:
     async with KubeApi(access) as api:
         operator = Operator(own, api, metrics)
         server = await web.serve(own.port, live=operator.not_live, ready=operator.not_ready, metrics=metrics)
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, stop.set)
+        stop_on_signals(stop)
         try:
             await operator.run(stop)
         except LeaseLost as error:

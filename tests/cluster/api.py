@@ -56,7 +56,10 @@ class Cluster(ABC):
 
     @abstractmethod
     def start_api_server(self, timeout_s: float = 60) -> None:
-        """Bring the API server back and wait until it is ready."""
+        """Bring the API server back and wait until it is ready.
+
+        After a longer absence kubelet may take half a minute more to notice, as it would anywhere.
+        """
 
     def run_in_network(self, argv: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run a command where pods and Services are reached; `options` are subprocess.run's."""

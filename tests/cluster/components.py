@@ -156,6 +156,10 @@ class Plan:
         config = self.layout.config / "kube-proxy.json"
         return self.kube("kube-proxy", f"--config={config}", f"--hostname-override={NODE_NAME}")
 
+    def dns(self) -> Component:
+        listen, domain = f"--listen={NODE_ADDRESS}:53", f"--domain={CLUSTER_DOMAIN}"
+        return self.kube("dns", f"--kubeconfig={self.layout.kubeconfig}", listen, domain)
+
     def provisioner(self) -> Component:
         return Component(
             "local-path-provisioner",
@@ -182,7 +186,12 @@ class Plan:
         self._certificates()
         self._credentials()
         (config / "containerd.toml").write_text(self._containerd())
-        (config / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        domains = f"search svc.{CLUSTER_DOMAIN} {CLUSTER_DOMAIN}\n"
+        self.layout.resolv_conf.write_text(
+            f"{domains}nameserver {NODE_ADDRESS}\noptions ndots:5 timeout:2 attempts:2\n"
+        )
+        # kubelet adds what it finds here to the pods' own.
+        (config / "kubelet-resolv.conf").write_text(f"nameserver {NODE_ADDRESS}\n")
         files: dict[str, Any] = {
             "kubelet.json": self._kubelet(),
             "kube-proxy.json": self._kube_proxy(),
@@ -284,7 +293,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
             "eventBurst": 200,
             "clusterDNS": [DNS_SERVICE_ADDRESS],
             "clusterDomain": CLUSTER_DOMAIN,
-            "resolvConf": str(self.layout.resolv_conf),
+            "resolvConf": f"{self.layout.config}/kubelet-resolv.conf",
             "podLogsDir": "/var/log/pods",
             "volumePluginDir": f"{self.layout.bulk}/volume-plugins",
             # Images that go can not be pulled again.
@@ -336,6 +345,32 @@ def _audit_policy() -> dict[str, Any]:
     reads = {"level": "None", "verbs": ["get", "list", "watch"]}
     rules = [{"level": "None", "resources": [{"group": "coordination.k8s.io"}]}, reads, {"level": "Metadata"}]
     return {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}
+
+
+def dns_objects() -> list[tuple[str, dict[str, Any]]]:
+    """The Service that pods' resolvers ask, and the process on the node that answers it."""
+    ports = [("dns", "UDP"), ("dns-tcp", "TCP")]
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "kube-dns", "labels": {"k8s-app": "kube-dns"}},
+        "spec": {
+            "clusterIP": DNS_SERVICE_ADDRESS,
+            "ports": [{"name": name, "port": 53, "protocol": protocol} for name, protocol in ports],
+        },
+    }
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "kube-dns-node", "labels": {"kubernetes.io/service-name": "kube-dns"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [NODE_ADDRESS], "conditions": {"ready": True}}],
+        "ports": [{"name": name, "port": 53, "protocol": protocol} for name, protocol in ports],
+    }
+    return [
+        ("/api/v1/namespaces/kube-system/services", service),
+        ("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", endpoints),
+    ]
 
 
 def storage_objects() -> list[tuple[str, dict[str, Any]]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.cluster import cgroups, node_images, packages, programs
 from tests.cluster.api import Cluster
-from tests.cluster.components import Component, Plan, storage_objects
+from tests.cluster.components import Component, Plan, dns_objects, storage_objects
 from tests.cluster.kubeapi import KubeApi
 from tests.cluster.layout import NODE_NAME, PRIVATE_DIRECTORIES, ROOT, Layout
 from tests.cluster.packages import require
@@ -66,7 +66,7 @@ class EmbeddedCluster(Cluster):
             raise ClusterError("taking the embedded cluster down needs root")
         with self._lock():
             self._clear()
-        self.layout.lock.unlink(missing_ok=True)
+            self.layout.lock.unlink()
         with contextlib.suppress(OSError):
             self.layout.parent.rmdir()
 
@@ -133,6 +133,10 @@ class EmbeddedCluster(Cluster):
         ready = KubeApi.of(self.kubeconfig).ready
         hint = lambda: self._log("kube-apiserver")  # noqa: E731
         wait_until(ready, timeout_s=timeout_s, what="API server ready again", hint=hint)
+        # Their patience with an absent server grows to half a minute, which a test would wait for.
+        for name in ("kube-controller-manager", "kube-scheduler", "local-path-provisioner"):
+            self.stop_component(name)
+            self.start_component(name)
 
     def stop_component(self, name: str, grace_s: float = 0) -> None:
         """End a component at once, or with SIGTERM and some time; nothing starts it again until asked."""
@@ -162,7 +166,7 @@ class EmbeddedCluster(Cluster):
             self._open_namespaces(bulk)
             self._open_forwarder(listener)
         early = [plan.containerd(), plan.etcd(), plan.api_server()]
-        late = [plan.controller_manager(), plan.scheduler(), plan.kubelet(), plan.kube_proxy()]
+        late = [plan.controller_manager(), plan.scheduler(), plan.kubelet(), plan.kube_proxy(), plan.dns()]
         everything = [*early, *late, plan.provisioner()]
         self._note(components={component.name: component.argv for component in everything})
         for component in early:
@@ -173,7 +177,7 @@ class EmbeddedCluster(Cluster):
             self._await(api.ready, 60, "API server ready", early)
             for component in late:
                 self._run(component)
-            for path, thing in storage_objects():
+            for path, thing in [*storage_objects(), *dns_objects()]:
                 self._create(api, path, thing)
             images.result()
         self._await(lambda: _node_ready(api), 60, f"node {NODE_NAME} Ready", [*early, *late])
@@ -321,7 +325,8 @@ class EmbeddedCluster(Cluster):
 
     def _anything_left(self) -> bool:
         places = [hierarchy.directory / self.layout.cgroup for hierarchy in cgroups.hierarchies()]
-        return self.layout.base.exists() or any(place.exists() for place in places)
+        files = self.layout.base.exists() or self.layout.lock.exists()
+        return files or any(place.exists() for place in places)
 
     def _keep_logs(self) -> Path:
         kept = Path("/tmp") / f"copilot-operator-cluster-{self.name}-logs"
@@ -335,15 +340,22 @@ class EmbeddedCluster(Cluster):
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         """One start or end at a time."""
-        self.layout.parent.mkdir(parents=True, exist_ok=True)
-        with self.layout.lock.open("w") as file:
+        path = self.layout.lock
+        with contextlib.ExitStack() as stack:
 
             def taken() -> bool:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = path.open("w")
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # Whoever held it may have removed the file since: only the one at the path counts.
+                    if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                        stack.enter_context(file)
+                        return True
                 except OSError:
-                    return False
-                return True
+                    pass
+                file.close()
+                return False
 
             wait_until(taken, timeout_s=180, what=f"another start or end of cluster {self.name}")
             yield

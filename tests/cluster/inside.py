@@ -43,13 +43,18 @@ def set_up(layout: Layout, bulk: Path) -> None:
         own = bulk / f"private-{path.name}"
         own.mkdir()
         _do("mount", "--bind", own, path)
-    if Path("/etc/resolv.conf").exists():
-        _do("mount", "--bind", layout.resolv_conf, "/etc/resolv.conf")
     for name, value in SYSCTLS.items():
         file = layout.config / "sysctl" / name.replace("/", ".")
         file.write_text(value + "\n")
         _do("mount", "--bind", file, Path("/proc/sys") / name)
     _private_run(base)
+    resolver = Path("/etc/resolv.conf").resolve()
+    if resolver.is_relative_to("/run"):
+        # A link to what the machine's resolver keeps there.
+        resolver.parent.mkdir(parents=True, exist_ok=True)
+        resolver.touch()
+    if resolver.exists():
+        _do("mount", "--bind", layout.resolv_conf, resolver)
     # Last: mounts made from here on reach containers, which the ones above (copies of each other) must not do twice.
     _do("mount", "--make-rshared", "/")
     _network()

@@ -45,7 +45,7 @@ def ensure_kube() -> Path:
     with _lock("kube"):
         if _complete(target):
             return target
-        print(f"cluster: compiling Kubernetes {KUBERNETES_VERSION} (about 6 minutes the first time)", flush=True)
+        print(f"cluster: compiling Kubernetes {KUBERNETES_VERSION} (6 to 10 minutes the first time)", flush=True)
         partial = target.with_name(target.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

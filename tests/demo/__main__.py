@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from copilot_operator.domain.kinds import TENANT
 from tests.cluster.api import Cluster, choose
 from tests.cluster.layout import DEFAULT_NAME
 from tests.cluster.process import ClusterError
@@ -20,7 +21,7 @@ from tests.demo.models import Model
 from tests.demo.story import DemoFailed, Story, wait_for
 from tests.support.application import ConnectionData
 from tests.support.installation import bring_images, install_operator, sample
-from tests.support.kube import NAMESPACE, TENANT, Kube, KubeError, is_ready
+from tests.support.kube import NAMESPACE, Kube, KubeError, is_ready
 from tests.support.talk import Talk, TalkFailed, talk
 
 PLACE: Final = "copilot-demo"
@@ -44,17 +45,19 @@ class Scene:
         return f"{tenant}-{self.run}"
 
 
-def prepare(story: Story) -> Scene:
+def have_cluster(story: Story) -> Scene:
     cluster = choose(os.environ.get("COPILOT_TEST_CLUSTER", DEFAULT_NAME))
     with story.step(f"cluster ({cluster.kind})"):
         cluster.up()
-    kube = Kube.of(cluster.kubeconfig)
-    kube.delete(NAMESPACE, "", PLACE)  # of a former run; it goes while images come
-    with story.step("images"):
-        mark = bring_images(cluster)
-    with story.step("operator (two replicas, with its own RBAC)"):
-        install_operator(kube, mark)
-    return Scene(story, cluster, kube)
+    return Scene(story, cluster, Kube.of(cluster.kubeconfig))
+
+
+def install(scene: Scene) -> None:
+    scene.kube.delete(NAMESPACE, "", PLACE)  # of a former run; it goes while images come
+    with scene.story.step("images"):
+        mark = bring_images(scene.cluster)
+    with scene.story.step("operator (two replicas, with its own RBAC)"):
+        install_operator(scene.kube, mark)
 
 
 def start_tenants(scene: Scene) -> Model:
@@ -142,7 +145,8 @@ def main() -> int:
     story = Story()
     scene: Scene | None = None
     try:
-        scene = prepare(story)
+        scene = have_cluster(story)
+        install(scene)
         last_line = play(scene)
     except (DemoFailed, ClusterError, KubeError, TalkFailed, OSError) as error:
         story.say(f"FAILED: {error}")

@@ -18,7 +18,10 @@ def dump(kube: Kube, namespace: str) -> None:
         ("conditions", [*ours, "get", "cpool,ctenant", f"-o=jsonpath={conditions}"]),
         ("objects", [*ours, "get", "deployments,pods,pvc,services", "-o=wide"]),
         ("events", [*ours, "get", "events", "--sort-by=.lastTimestamp"]),
-        ("servers", [*ours, "logs", "-l=app.kubernetes.io/name=copilot", "--all-containers", "--prefix", f"--tail={LINES}"]),
+        (
+            "servers",
+            [*ours, "logs", "-l=app.kubernetes.io/name=copilot", "--all-containers", "--prefix", f"--tail={LINES}"],
+        ),
         ("model", [*ours, "logs", "-l=app.kubernetes.io/name=model", f"--tail={LINES}"]),
         ("operator's pods", [*operator, "get", "pods", "-o=wide"]),
         ("operator's events", [*operator, "get", "events", "--sort-by=.lastTimestamp"]),

@@ -5,9 +5,10 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from copilot_operator.domain.kinds import POOL
 from tests.demo.story import Story, wait_for
 from tests.support import model_pod
-from tests.support.kube import POOL, Kube
+from tests.support.kube import Kube
 
 TOKEN_SECRET: Final = "github-token"
 

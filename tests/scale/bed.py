@@ -51,9 +51,15 @@ class SimulatedCluster(EmbeddedCluster):
             _create(api, path, manifest)
         program, stages = programs.ensure_kwok()
         selector = ",".join(f"{key}={value}" for key, value in FAKE.items())
-        self._accompany(
-            "kwok", [program, f"--kubeconfig={self.kubeconfig}", f"--config={stages}", "--manage-all-nodes=false",
-                     f"--manage-nodes-with-annotation-selector={selector}", f"--cidr={POD_ADDRESSES}"])  # fmt: skip
+        flags = [
+            f"--kubeconfig={self.kubeconfig}",
+            f"--config={stages}",
+            "--manage-all-nodes=false",
+            f"--manage-nodes-with-annotation-selector={selector}",
+            "--node-lease-duration-seconds=40",  # without renewals the nodes would be lost after a minute
+            f"--cidr={POD_ADDRESSES}",
+        ]
+        self._accompany("kwok", [program, *flags])
         standin = [sys.executable, "-m", "tests.support.standin", "--host", "0.0.0.0", "--port", str(CLI_PORT)]
         self._accompany("standin", standin)
         wait_until(lambda: _nodes_ready(api) == NODES, timeout_s=60, what=f"{NODES} simulated nodes Ready")

@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.scale.client import Countdown, apply_all, client, condition, make_nam
 from tests.scale.objects import OPERATOR_IN, TENANTS_IN, pool, tenant
 from tests.scale.process import Figures, OperatorProcess
 
-IDLE_S: Final = 60.0
+IDLE_S: Final = float(os.environ.get("COPILOT_BENCH_IDLE_S", "60"))
 QUIET_S: Final = 20.0  # longer than whatever the operator puts off
 
 
@@ -38,11 +39,13 @@ async def measure(count: int, log: Path, command: tuple[str, ...]) -> dict[str, 
 async def _measure(count: int, api: KubeApi, operator: OperatorProcess) -> dict[str, Any]:
     ready = Countdown(count, "tenants are Ready")
     changes: Counter[str] = Counter()  # a tenant changes by writes of its status only
+    words: Counter[str] = Counter()  # what those writes said
 
     def seen(event: str, manifest: Manifest) -> None:
         name = manifest["metadata"]["name"]
         if event == "MODIFIED":
             changes[name] += 1
+            words[" ".join(f"{row['type']}={row['status']}/{row['reason']}" for row in _rows(manifest))] += 1
         if condition(manifest, "Ready") == "True":
             ready.tell(name)
 
@@ -66,6 +69,8 @@ async def _measure(count: int, api: KubeApi, operator: OperatorProcess) -> dict[
         f"peak MB at Ready {at_ready:.0f}, later {rss_mb:.0f}, now {rss_now:.0f}, CPU in all {cpu_idle:.1f} s"
     )
     say(f"operator: {_by_resource(before, after)}")
+    for said, times in words.most_common(5):
+        say(f"{times} times in status: {said}")
     restart = await _restart(count, operator)
     events = await _events(api)
     requests = Counter[str]()
@@ -86,14 +91,22 @@ async def _measure(count: int, api: KubeApi, operator: OperatorProcess) -> dict[
     }
 
 
+def _rows(manifest: Manifest) -> list[Manifest]:
+    return (manifest.get("status") or {}).get("conditions") or []
+
+
 async def _restart(count: int, operator: OperatorProcess) -> dict[str, Any]:
     """Told to stop and started anew, with everything in place: nothing is to be written."""
     clock = asyncio.get_running_loop().time
+    told_at = clock()
     await operator.stop()
     started = clock()
     await operator.start()
+    await operator.until("the restarted operator leads", 60)
+    led_s = clock() - started
     await operator.until("the restarted operator looked at every tenant", 180, queue_empty_after=count)
     restart_s, cpu_s = clock() - started, operator.cpu_s()
+    say(f"restart: stopped in {started - told_at:.1f} s, led after {led_s:.1f} s, done after {restart_s:.1f} s")
     after = await operator.settled(QUIET_S, 120)
     if after.writes:
         say(f"after the restart: {dict(after.requests)}")

@@ -3,7 +3,8 @@
 import base64
 from dataclasses import dataclass, field
 
-from tests.support.kube import SECRET, SERVICE, TENANT, Kube
+from copilot_operator.domain.kinds import SECRET, SERVICE, TENANT
+from tests.support.kube import Kube
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from tests.cluster import images
 from tests.cluster.api import Cluster
 from tests.cluster.layout import ROOT
@@ -32,8 +34,7 @@ def bring_images(cluster: Cluster) -> str:
 def install_api(kube: Kube) -> None:
     """The CRDs, ready to be used."""
     kube.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "crds"))
-    names = [f"crd/copilot{kind}s.copilot-operator.io" for kind in ("pool", "tenant")]
-    kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    wait_for_api(kube)
 
 
 def install_rights(kube: Kube) -> None:
@@ -44,11 +45,17 @@ def install_rights(kube: Kube) -> None:
 
 def install_operator(kube: Kube, mark: str) -> None:
     """All of manifests/base; ``mark`` makes pods new where an image of the same name has new content."""
-    kube.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(BASE))
-    patch = f'{{"spec": {{"template": {{"metadata": {{"annotations": {{"images": "{mark}"}}}}}}}}}}'
-    kube.kubectl("-n", OPERATOR_NAMESPACE, "patch", "deployment/copilot-operator", "--type=merge", "--patch", patch)
+    documents = [each for each in yaml.safe_load_all(kube.kubectl("kustomize", str(BASE))) if each]
+    for document in documents:
+        if document["kind"] == "Deployment":
+            document["spec"]["template"]["metadata"]["annotations"] = {"images": mark}
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "-f=-", stdin=yaml.safe_dump_all(documents))
+    wait_for_api(kube)
     words = ["rollout", "status", "deployment/copilot-operator", "--timeout=90s"]
     kube.kubectl("-n", OPERATOR_NAMESPACE, *words)
+
+
+def wait_for_api(kube: Kube) -> None:
     names = [f"crd/copilot{kind}s.copilot-operator.io" for kind in ("pool", "tenant")]
     kube.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
 

@@ -13,7 +13,6 @@ from urllib.parse import urlencode, urlsplit
 
 from copilot_operator.cluster.client import APPLY, JSON, MERGE, Access, load_access
 from copilot_operator.domain.kinds import DEPLOYMENT, EVENT, POOL, SECRET, SERVICE, TENANT, Kind
-
 from tests.cluster.api import kubectl
 
 Object: TypeAlias = dict[str, Any]
@@ -92,7 +91,7 @@ class Kube:
                 raise
 
     def history(self, kind: Kind, namespace: str, since: str) -> Sequence[tuple[str, Object]]:
-        """What happened to the objects of a kind after the resourceVersion ``since``: (ADDED | MODIFIED ..., object)."""
+        """What happened to the objects of a kind after the resourceVersion ``since``: (ADDED or MODIFIED, object)."""
         query = {"watch": "true", "resourceVersion": since, "timeoutSeconds": "1"}
         lines = self._send("GET", kind.path(namespace), query, None, JSON).splitlines()
         found = [json.loads(line) for line in lines if line.strip()]
@@ -109,7 +108,11 @@ class Kube:
 
     def token_of(self, namespace: str, account: str, *, seconds: int = 7200) -> str:
         """A token of a ServiceAccount (authentication.k8s.io/v1 TokenRequest)."""
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": seconds}}
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds},
+        }
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         return str(self.request("POST", path, body=body)["status"]["token"])
 
@@ -122,7 +125,12 @@ class Kube:
         return done.stdout
 
     def request(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None, content: str = JSON
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content: str = JSON,
     ) -> Object:
         """One request; raises KubeError for an answer of 400 and above."""
         answer: Object = json.loads(self._send(method, path, query or {}, body, content))
@@ -197,5 +205,7 @@ def pods_of(kube: Kube, namespace: str, tenant_label: str = "") -> Iterator[Obje
     """Pods of servers, also those that are ending."""
     from copilot_operator.domain.kinds import POD
 
-    selector = "app.kubernetes.io/name=copilot" + (f",copilot-operator.io/tenant={tenant_label}" if tenant_label else "")
+    selector = "app.kubernetes.io/name=copilot" + (
+        f",copilot-operator.io/tenant={tenant_label}" if tenant_label else ""
+    )
     yield from kube.list(POD, namespace, selector)

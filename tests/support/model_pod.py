@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, Final
 
+from copilot_operator.domain.kinds import DEPLOYMENT, SERVICE
 from tests.support import model
-from tests.support.kube import DEPLOYMENT, SERVICE, Kube, Object
+from tests.support.kube import Kube, Object
 
 NAME: Final = "model"
 PORT: Final = 8801

@@ -1,6 +1,6 @@
-"""An application: connects with the official SDK, has a conversation, prints the answers. Runs in the cluster's network.
+"""An application in the cluster's network: connects with the official SDK, has a conversation, prints the answers.
 
-Reads one JSON document from standard input and writes one to standard output, see :class:`Talk` and :class:`Answers`.
+Reads one :class:`Talk` as JSON from standard input and writes the list of answers to standard output.
 """
 
 import asyncio

@@ -60,13 +60,22 @@ class LeaseName:
     name: str
 
 
-def registry(observer: Observer, heartbeat: Callable[[], None], access: Access) -> kopf.OperatorRegistry:
-    """Handlers for every kind, and the Lease whose renewals prove that watches are alive."""
+def registry(
+    observer: Observer, heartbeat: Callable[[], None], access: Access, started: Callable[[], None]
+) -> kopf.OperatorRegistry:
+    """Handlers for every kind, and the Lease whose renewals prove that watches are alive.
+
+    ``started`` is called once kopf has taken the process's signals, which is the moment to take them back.
+    """
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await connection_info(access)
+
+    @kopf.on.startup(registry=handlers)
+    async def begun(**_: Any) -> None:
+        started()
 
     def watch(kind: Kind) -> None:
         @kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers, id=kind.plural)
@@ -91,7 +100,7 @@ async def connection_info(access: Access) -> kopf.ConnectionInfo:
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,
-        token=authorization.removeprefix("Bearer ") if authorization else None,
+        token=authorization.partition(" ")[2] if authorization else None,  # "Bearer t"; in a pod "bearer t"
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
     )

@@ -34,6 +34,8 @@ class StorageClasses:
             found = None
         if found is None:
             return Storage(finding=_missing(name))
+        if "/" in found["provisioner"]:
+            return Storage("ReadWriteOnce")  # rancher.io/local-path: no name that a CSIDriver could have
         try:
             await self.api.get(CSI_DRIVER, "", found["provisioner"])
         except Absent:

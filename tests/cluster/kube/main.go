@@ -33,7 +33,7 @@ var components = map[string]func() *cobra.Command{
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: kube etcd|kubectl|certificates|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kube-proxy FLAGS")
+		fmt.Fprintln(os.Stderr, "usage: kube etcd|kubectl|certificates|dns|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kube-proxy FLAGS")
 		os.Exit(2)
 	}
 	name := os.Args[1]
@@ -42,10 +42,9 @@ func main() {
 	case "etcd":
 		etcdmain.Main(os.Args)
 	case "certificates":
-		if err := certificates(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+		exit(certificates(os.Args[1:]))
+	case "dns":
+		exit(serveDNS(os.Args[1:]))
 	case "kubectl":
 		if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
 			util.CheckErr(err)
@@ -58,4 +57,12 @@ func main() {
 		}
 		os.Exit(cli.Run(command()))
 	}
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }

@@ -1,0 +1,257 @@
+"""From a tenant to its server and back: the operator with its real rights, real Kubernetes, the real CLI."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, TENANT
+from copilot_operator.domain.naming import server_of
+from tests.support.kube import NAMESPACE, conditions, is_ready
+from tests.support.place import Place
+from tests.support.talk import Talk, TalkFailed, talk
+
+REPAIRED_S = 10.0
+LONG_NAME = "-".join(["a-tenant-with-a-long-name"] * 10)[:253].rstrip("-")
+
+
+async def say(place: Place, tenant: str, provider: Any, *prompts: str, resume: bool = False) -> list[str]:
+    """Turns with the tenant's server through the official SDK, in the one session of the test."""
+    connection = place.connection(tenant)
+    what = Talk(connection.address, connection.token, f"session-{tenant}", prompts, resume, provider=provider)
+    return await asyncio.to_thread(talk, place.cluster, what)
+
+
+def running(place: Place, tenant: str) -> list[tuple[str, int]]:
+    """Pods of a tenant that do not end, and how often the containers of each were started again."""
+    return [
+        (pod["metadata"]["uid"], sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ())))
+        for pod in place.pods(tenant)
+        if "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
+async def test_tenant_becomes_ready_with_one_status_write_and_one_event(place: Place) -> None:
+    place.pool()
+    began = time.monotonic()
+    created = place.tenant("ann")
+    live = await place.until_ready("ann")
+    seconds = time.monotonic() - began
+
+    history = place.kube.history(TENANT, place.namespace, created["metadata"]["resourceVersion"])
+    assert [kind for kind, _ in history] == ["MODIFIED"], [obj.get("status") for _, obj in history]
+    assert [event["reason"] for event in place.kube.events(place.namespace, "ann")] == ["ServerReady"]
+    assert live["status"]["phase"] == "Ready"
+    assert live["status"]["observedGeneration"] == live["metadata"]["generation"]
+    assert conditions(live)["ServerHealthy"]["status"] == "True"
+    assert conditions(live)["StorageReady"]["status"] == "True"
+
+    connection = place.connection("ann")
+    assert (connection.host, connection.port) == (f"copilot-ann.{place.namespace}.svc", 4321)
+    assert connection.url == f"{connection.host}:{connection.port}"
+    talk(place.cluster, Talk(connection.address, connection.token, "none"))  # connect and ping
+    with pytest.raises(TalkFailed):
+        talk(place.cluster, Talk(connection.address, "not-the-token", "none"))
+    assert seconds < 30, f"Ready after {seconds:.1f} s"
+
+
+async def test_suspension_and_wake_keep_the_session(place: Place, provider: Any) -> None:
+    place.pool()
+    place.tenant("ben")
+    await place.until_ready("ben")
+    token = place.connection("ben").token
+    await say(place, "ben", provider, "remember NOTE=walnut")
+
+    place.tenant("ben", suspended=True)
+    await place.until_reason("ben", "Suspended", within_s=60)
+    assert place.get("ben")["status"]["phase"] == "Suspended"
+    assert place.pods("ben") == []
+    assert place.claim("ben")
+
+    place.tenant("ben", suspended=False)
+    await place.until_ready("ben")
+    assert await say(place, "ben", provider, "RECALL", resume=True) == ["notes: walnut"]
+    assert place.connection("ben").token == token
+
+
+async def test_retained_volume_is_found_again(place: Place, provider: Any) -> None:
+    place.pool()
+    place.tenant("cleo", deletionPolicy="Retain")
+    await place.until_ready("cleo")
+    await say(place, "cleo", provider, "remember NOTE=hazel")
+    claim = place.claim("cleo")
+    assert claim
+
+    place.kube.delete(TENANT, place.namespace, "cleo")
+    await place.until(
+        lambda: (
+            not (place.deployment("cleo") or place.service("cleo") or place.secret_of("cleo") or place.pods("cleo"))
+        ),
+        within_s=60,
+        what="nothing but the volume is left",
+    )
+    kept = place.claim("cleo")
+    assert kept
+    assert kept["metadata"]["uid"] == claim["metadata"]["uid"]
+    assert "deletionTimestamp" not in kept["metadata"]
+
+    place.tenant("cleo", deletionPolicy="Delete")
+    await place.until_ready("cleo")
+    assert await say(place, "cleo", provider, "RECALL", resume=True) == ["notes: hazel"]
+    place.kube.delete(TENANT, place.namespace, "cleo")
+    await place.until(lambda: place.claim("cleo") is None, within_s=60, what="the volume goes with its tenant now")
+
+
+async def test_namespace_goes_while_the_operator_is_dead(place: Place) -> None:
+    place.pool()
+    place.tenant("dora")
+    await place.until_ready("dora")
+    place.operator.kill()
+    place.leave()
+    await place.until(
+        lambda: place.kube.find(NAMESPACE, "", place.namespace) is None, within_s=60, what="the namespace is gone"
+    )
+
+
+async def test_drift_is_repaired_and_the_server_runs_on(place: Place) -> None:
+    place.pool()
+    place.tenant("emil")
+    await place.until_ready("emil")
+    kube, namespace, server = place.kube, place.namespace, server_of("emil")
+    before, secret, deployment = running(place, "emil"), place.secret_of("emil"), place.deployment("emil")
+    assert secret
+    assert deployment
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    def cli_image() -> str:
+        live = place.deployment("emil")
+        assert live
+        return str(next(c["image"] for c in live["spec"]["template"]["spec"]["containers"] if c["name"] == "copilot"))
+
+    def replicas() -> int:
+        live = place.deployment("emil")
+        assert live
+        return int(live["spec"]["replicas"])
+
+    def data() -> Any:
+        live = place.secret_of("emil")
+        return live and live.get("data")
+
+    kube.delete(SERVICE, namespace, server)
+    await place.until(lambda: place.service("emil"), within_s=REPAIRED_S, what="the Service is back", about="emil")
+
+    kube.merge(SECRET, namespace, server, {"data": {"token": "bm90IG91cnM=", "host": None}})
+    await place.until(lambda: data() == secret["data"], within_s=REPAIRED_S, what="the Secret is mended", about="emil")
+    kube.delete(SECRET, namespace, server)
+    await place.until(lambda: data() == secret["data"], within_s=REPAIRED_S, what="the Secret is back", about="emil")
+
+    kube.merge(DEPLOYMENT, namespace, server, {"spec": {"replicas": 2}})
+    await place.until(lambda: replicas() == 1, within_s=REPAIRED_S, what="one replica again", about="emil")
+
+    kube.kubectl("-n", namespace, "set", "image", f"deployment/{server}", "copilot=somebody/elses:image")
+    await place.until(lambda: cli_image() == image, within_s=REPAIRED_S, what="our image again", about="emil")
+
+    await place.until(lambda: running(place, "emil") == before, within_s=60, what="the same pod, alone", about="emil")
+    await place.until_ready("emil")
+    connection = place.connection("emil")
+    talk(place.cluster, Talk(connection.address, connection.token, "none"))
+
+
+async def test_tenant_waits_for_its_pool(place: Place) -> None:
+    place.tenant("finn", pool="later")
+    condition = await place.until_reason("finn", "PoolNotFound")
+    assert "'later'" in condition["message"]
+    assert place.get("finn")["status"]["phase"] == "Pending"
+    assert place.deployment("finn") is None
+    place.pool("later")
+    await place.until_ready("finn")
+
+
+@pytest.mark.parametrize(
+    ("values", "usable", "reason"),
+    [
+        pytest.param(None, True, "SecretNotFound", id="missing"),
+        pytest.param({"token": "gho_x"}, False, "SecretNotUsable", id="unlabelled"),
+        pytest.param({"other": "gho_x"}, True, "SecretKeyNotFound", id="keyless"),
+        pytest.param({"token": "  "}, True, "SecretEmpty", id="empty"),
+    ],
+)
+async def test_unusable_credential_is_named_and_no_pod_is_made(
+    place: Place, values: dict[str, str] | None, usable: bool, reason: str
+) -> None:
+    if values is not None:
+        place.secret("gus-token", values, usable=usable)
+    place.pool()
+    place.tenant("gus", auth={"gitHub": {"tokenSecretRef": {"name": "gus-token", "key": "token"}}})
+    condition = await place.until_reason("gus", reason)
+    assert "gus-token" in condition["message"]
+    assert "gho_x" not in condition["message"]
+    assert conditions(place.get("gus"))["CredentialsReady"]["reason"] == reason
+    assert place.pods("gus") == []
+
+    place.secret("gus-token", {"token": "gho_x"})
+    await place.until(lambda: place.deployment("gus"), within_s=20, what="it goes on once mended", about="gus")
+
+
+async def test_image_that_cannot_be_pulled_is_named_and_holds_up_nobody(place: Place) -> None:
+    place.pool("broken", image="copilot-cli:no-such-version")
+    place.pool()
+    place.tenant("hal", pool="broken")
+    place.tenant("ida")
+    condition = await place.until_reason("hal", "ImagePullFailed", within_s=90)
+    assert "copilot-cli:no-such-version" in condition["message"]
+    assert place.get("hal")["status"]["phase"] == "Failed"
+    await place.until_ready("ida")
+
+
+async def test_what_is_not_ours_is_not_touched(place: Place) -> None:
+    name = server_of("jan")
+    metadata = {"name": name, "namespace": place.namespace}
+    spec = {"ports": [{"port": 80}], "selector": {"app": "theirs"}}
+    theirs = place.kube.create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+    place.pool()
+    place.tenant("jan")
+    condition = await place.until_reason("jan", "NameTaken")
+    assert f"Service {name}" in condition["message"]
+    live = place.service("jan")
+    assert live
+    assert live["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
+    assert place.deployment("jan") is None
+
+    place.kube.delete(SERVICE, place.namespace, name)
+    await place.until_ready("jan")
+
+
+async def test_longest_name(place: Place) -> None:
+    name = LONG_NAME + "x" * (253 - len(LONG_NAME))
+    assert len(name) == 253
+    place.pool()
+    place.tenant(name)
+    await place.until_ready(name)
+    assert len(server_of(name)) <= 63
+    connection = place.connection(name)
+    talk(place.cluster, Talk(connection.address, connection.token, "none"))
+
+
+async def test_restart_of_the_operator_writes_nothing(place: Place) -> None:
+    place.pool()
+    place.tenant("kim")
+    await place.until_ready("kim")
+    await place.until(
+        lambda: (place.claim("kim") or {}).get("status", {}).get("phase") == "Bound", within_s=20, what="bound"
+    )
+    versions = _versions(place, "kim")
+    place.operator.restart()
+    assert is_ready(place.get("kim"))
+    await place.until_ready("kim")
+    assert _versions(place, "kim") == versions
+
+
+def _versions(place: Place, tenant: str) -> dict[str, str]:
+    found = {
+        kind.kind: place.kube.get(kind, place.namespace, server_of(tenant))
+        for kind in (DEPLOYMENT, SERVICE, SECRET, CLAIM)
+    }
+    found["CopilotTenant"] = place.get(tenant)
+    return {kind: obj["metadata"]["resourceVersion"] for kind, obj in found.items()}

@@ -1,0 +1,219 @@
+"""A cluster in a dict: one pool, one tenant, and as much of the API server and its controllers as plans can meet.
+
+Applies merge as server-side apply does (three ways, maps by key, lists as a whole) and come back with defaults; the
+Deployment controller surges; pods that end linger; a pod becomes ready only as the oldest one on its volume (the lock
+of the state directory). What the operator sees of pods may be old; what it is answered it sees at once.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, Kind
+from copilot_operator.domain.manifest import Manifest, controller_uid
+from copilot_operator.domain.plan import Apply, Delete, Scale, Step
+from copilot_operator.domain.snapshot import Pod
+from tests.support.snapshots import a_pool_object, a_tenant
+
+SERVER = "copilot-alice"
+CHILDREN = (DEPLOYMENT, SERVICE, CLAIM, SECRET)
+KUBECTL_RESTART = "kubectl.kubernetes.io/restartedAt"
+
+
+@dataclass
+class LivePod:
+    """``template`` is what it was made from; ``deployment`` the UID of its Deployment."""
+
+    name: str
+    template: Manifest
+    deployment: str
+    ready: bool = False
+    terminating: bool = False
+
+    def seen(self) -> Pod:
+        return Pod(self.name, f"uid-{self.name}", "10.0.0.1", self.ready, self.terminating)
+
+
+@dataclass
+class Cluster:
+    """Objects by kind and name. ``counts_terminating``: the Deployment's status tells of pods that end (1.35)."""
+
+    counts_terminating: bool = True
+    objects: dict[tuple[Kind, str], Manifest] = field(default_factory=dict)
+    applied: dict[tuple[Kind, str], Manifest] = field(default_factory=dict)
+    pods: list[LivePod] = field(default_factory=list)
+    seen_pods: tuple[Pod, ...] = ()
+    tenant: Manifest | None = None
+    pool: Manifest | None = None
+    numbers: Any = field(default_factory=lambda: count(1))
+
+    # ---- people
+
+    def create_tenant(self) -> None:
+        self.tenant = a_tenant(uid=f"tenant-{next(self.numbers)}")
+
+    def create_pool(self) -> None:
+        self.pool = a_pool_object(uid=f"pool-{next(self.numbers)}")
+
+    def live(self, kind: Kind, name: str = SERVER) -> Manifest | None:
+        return self.objects.get((kind, name))
+
+    def delete(self, kind: Kind, name: str = SERVER) -> None:
+        """Delete an object with whatever it owns."""
+        gone = self.objects.pop((kind, name), None)
+        self.applied.pop((kind, name), None)
+        if gone and kind == DEPLOYMENT:
+            for pod in self.pods:
+                if pod.deployment == gone["metadata"]["uid"]:
+                    pod.terminating, pod.ready = True, False
+
+    def edit(self, kind: Kind, change: Manifest) -> None:
+        """Somebody's ``kubectl patch``."""
+        if live := self.live(kind):
+            self._store(kind, SERVER, merged(None, live, change))
+
+    # ---- API server
+
+    def execute(self, step: Step) -> None:
+        match step:
+            case Apply(kind, manifest, _):
+                name = manifest["metadata"]["name"]
+                before = self.live(kind, name)
+                assert before is None or manifest["metadata"].get("ownerReferences", []) == [] or _adoptable(before, manifest)
+                after = merged(self.applied.get((kind, name)), before, without_nothing(manifest))
+                self.applied[kind, name] = copy.deepcopy(manifest)
+                self._store(kind, name, after)
+            case Scale(_, name, replicas, _):
+                live = self.objects[DEPLOYMENT, name]
+                self._store(DEPLOYMENT, name, live | {"spec": live["spec"] | {"replicas": replicas}})
+            case Delete(kind, _, name, uid, _):
+                assert self.objects[kind, name]["metadata"]["uid"] == uid
+                self.delete(kind, name)
+
+    def _store(self, kind: Kind, name: str, manifest: Manifest) -> None:
+        before = self.live(kind, name)
+        metadata = {"uid": f"{kind.plural}-{next(self.numbers)}", "generation": 0} | manifest["metadata"]
+        stored = with_defaults(kind, manifest | {"metadata": metadata})
+        if before is None or before.get("spec") != stored.get("spec"):
+            metadata["generation"] += 1
+        if kind == CLAIM:
+            stored["status"] = {"phase": "Bound"}
+        self.objects[kind, name] = stored
+
+    # ---- controllers
+
+    def collect_garbage(self) -> None:
+        """Delete what was owned by a tenant or a pool that is gone."""
+        owners = {each["metadata"]["uid"] for each in (self.tenant, self.pool) if each}
+        for kind, name in list(self.objects):
+            owner = controller_uid(self.objects[kind, name])
+            if owner and owner not in owners:
+                self.delete(kind, name)
+
+    def control(self) -> None:
+        """One round of the Deployment's controller: maxSurge 1, maxUnavailable 0."""
+        live = self.live(DEPLOYMENT)
+        if live is None:
+            return
+        uid, template, replicas = live["metadata"]["uid"], live["spec"]["template"], live["spec"].get("replicas", 1)
+        active = [pod for pod in self.pods if pod.deployment == uid and not pod.terminating]
+        updated = [pod for pod in active if pod.template == template]
+        if replicas == 0:
+            surplus = active
+        else:
+            while len(updated) < replicas:
+                fresh = LivePod(f"pod-{next(self.numbers)}", copy.deepcopy(template), uid)
+                self.pods.append(fresh)
+                updated.append(fresh)
+            outdated = [pod for pod in active if pod not in updated]
+            surplus = [pod for pod in outdated if any(each.ready for each in updated) or not pod.ready]
+            surplus += sorted(updated, key=lambda pod: not pod.ready)[replicas:]
+        for pod in surplus:
+            pod.terminating, pod.ready = True, False
+        self._count(live)
+
+    def _count(self, live: Manifest, **more: Any) -> None:
+        uid, template = live["metadata"]["uid"], live["spec"]["template"]
+        own = [pod for pod in self.pods if pod.deployment == uid]
+        active = [pod for pod in own if not pod.terminating]
+        status = {
+            "observedGeneration": live["metadata"]["generation"],
+            "replicas": len(active),
+            "updatedReplicas": sum(pod.template == template for pod in active),
+            "readyReplicas": sum(pod.ready for pod in active),
+        }
+        if self.counts_terminating:
+            status["terminatingReplicas"] = len(own) - len(active)
+        live["status"] = status | more
+
+    def pass_the_deadline(self) -> None:
+        """A rollout that got nowhere is called so after progressDeadlineSeconds."""
+        live = self.live(DEPLOYMENT)
+        if live is None:
+            return
+        self._count(live)
+        if live["status"]["replicas"] > live["status"]["updatedReplicas"]:
+            self._count(live, conditions=[{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}])
+
+    # ---- kubelet
+
+    def start_pod(self) -> None:
+        """The oldest pod has the volume's lock; it becomes ready."""
+        if self.pods and not self.pods[0].terminating:
+            self.pods[0].ready = True
+
+    def end_pods(self) -> None:
+        self.pods = [pod for pod in self.pods if not pod.terminating]
+
+    # ---- watches
+
+    def tell_of_pods(self) -> None:
+        self.seen_pods = tuple(pod.seen() for pod in self.pods)
+
+
+def _adoptable(before: Manifest, manifest: Manifest) -> bool:
+    """Two controllers in one object are refused by the API server."""
+    owner = controller_uid(before)
+    return owner is None or owner == controller_uid(manifest)
+
+
+def merged(applied: Any, live: Any, wanted: Any) -> Any:
+    """Server-side apply of ``wanted`` onto ``live``, where ``applied`` is what the same manager applied before."""
+    if not isinstance(wanted, dict) or not isinstance(live, dict):
+        return copy.deepcopy(wanted)
+    before = applied if isinstance(applied, dict) else {}
+    kept = {key: copy.deepcopy(value) for key, value in live.items() if key in wanted or key not in before}
+    return kept | {key: merged(before.get(key), live.get(key), value) for key, value in wanted.items()}
+
+
+def without_nothing(value: Any) -> Any:
+    """As the API server's types drop it: no empty lists, maps and strings (an emptyDir stays)."""
+    if isinstance(value, dict):
+        found = {key: without_nothing(each) for key, each in value.items()}
+        return {key: each for key, each in found.items() if each not in (None, {}, [], "") or key == "emptyDir"}
+    if isinstance(value, list):
+        return [without_nothing(each) for each in value]
+    return value
+
+
+def with_defaults(kind: Kind, manifest: Manifest) -> Manifest:
+    """A deep copy with some of what the API server puts in, in the places where it does."""
+    made = copy.deepcopy(manifest)
+    if kind == SERVICE:
+        made["spec"] = {"clusterIP": "10.1.0.1", "sessionAffinity": "None", "ipFamilies": ["IPv4"]} | made["spec"]
+    if kind == CLAIM:
+        made["spec"] = {"volumeMode": "Filesystem", "volumeName": "pvc-1", "storageClassName": "standard"} | made["spec"]
+    if kind == DEPLOYMENT:
+        pod = made["spec"]["template"]["spec"]
+        pod |= {"dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler"}
+        pod["serviceAccount"] = pod["serviceAccountName"]
+        for container in pod["containers"] + pod["initContainers"]:
+            container |= {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
+            for quantities in container["resources"].values():
+                quantities |= {"memory": quantities["memory"].replace("1024Mi", "1Gi")}
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                if probe in container:
+                    container[probe] = {"successThreshold": 1} | container[probe]
+                    container[probe]["httpGet"] = {"scheme": "HTTP"} | container[probe]["httpGet"]
+    return made

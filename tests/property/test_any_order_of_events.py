@@ -1,0 +1,461 @@
+"""Any order of events ends where the spec says, and nothing on the way there harms a running server."""
+
+import base64
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from copilot_operator.api.pool import parse_pool
+from copilot_operator.api.tenant import parse_tenant
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, NETWORK_POLICY, SECRET, SERVICE, SERVICE_ACCOUNT
+from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid
+from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, pool_object
+from copilot_operator.domain.ownership import obstacle
+from copilot_operator.domain.plan import Apply, Scale, Step, plan_pool, plan_tenant
+from copilot_operator.domain.pool_status import pool_report
+from copilot_operator.domain.secrets import as_observed
+from copilot_operator.domain.snapshot import (
+    Children,
+    Credential,
+    Finding,
+    Health,
+    PoolSnapshot,
+    PoolView,
+    Reading,
+    ServerToken,
+    TenantSnapshot,
+)
+from copilot_operator.domain.status import tenant_report
+from tests.property.cluster_model import CHILDREN, KUBECTL_RESTART, SERVER, Cluster, LivePod
+from tests.support.snapshots import NOW, SETTINGS
+
+SHARD = "copilotpool-saas-server-tokens-0"
+HAND_MADE: dict[str, tuple[Any, Manifest]] = {
+    "image of the template": (DEPLOYMENT, {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}),
+    "kubectl rollout restart": (
+        DEPLOYMENT,
+        {"spec": {"template": {"metadata": {"annotations": {KUBECTL_RESTART: "now"}}}}},
+    ),
+    "label of the Deployment": (DEPLOYMENT, {"metadata": {"labels": {"app.kubernetes.io/name": "x"}}}),
+    "note of the intent": (DEPLOYMENT, {"metadata": {"annotations": {"copilot-operator.io/intent-hash": "image=0"}}}),
+    "scaled to three": (DEPLOYMENT, {"spec": {"replicas": 3}}),
+    "scaled to none": (DEPLOYMENT, {"spec": {"replicas": 0}}),
+    "selector of the Service": (SERVICE, {"spec": {"selector": {"off": "yes"}}}),
+    "token of the connection": (SECRET, {"data": {"token": "eA=="}}),
+}
+
+
+class Operator:
+    """Level-triggered: it knows nothing but what it sees. ``cluster`` stands for its cache."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.secret: str | None = "gho_1"  # the value of the user's Secret, None: missing
+        self.answers = False  # whether the server answered a ping since the operator or the pod started
+        self.now = NOW
+        self.minted = 0
+
+    def pool_snapshot(self) -> PoolSnapshot | None:
+        cluster, raw = self.cluster, self.cluster.pool
+        if raw is None:
+            return None
+        uid = raw["metadata"]["uid"]
+        shard = cluster.live(SECRET, SHARD)
+        tokens = {SHARD: values(shard)} if shard and controller_uid(shard) == uid else {}
+        members = frozenset({SERVER} if cluster.tenant else ())
+        new = {server: self._adopt_or_mint() for server in members if server not in tokens.get(SHARD, {})}
+        name = pool_object("saas")
+        live = {kind: cluster.live(kind, name) for kind in (SERVICE_ACCOUNT, NETWORK_POLICY)}
+        taken = any(each and controller_uid(each) != uid for each in (*live.values(), shard))
+        return PoolSnapshot(
+            raw,
+            self.now,
+            SETTINGS,
+            spec=parse_pool(raw).spec,
+            members=members,
+            tokens=tokens,
+            new_tokens=new,
+            service_account=live[SERVICE_ACCOUNT],
+            network_policy=live[NETWORK_POLICY],
+            obstacle=Finding("NameTaken", "of the former pool") if taken else None,
+        )
+
+    def _adopt_or_mint(self) -> str:
+        if known := self.cluster.live(SECRET):
+            return values(known)["token"]
+        self.minted += 1
+        return f"token-{self.minted}"
+
+    def tenant_snapshot(self) -> TenantSnapshot | None:
+        cluster, raw = self.cluster, self.cluster.tenant
+        if raw is None:
+            return None
+        snapshot = TenantSnapshot(
+            raw,
+            self.now,
+            SETTINGS,
+            SERVER,
+            spec=parse_tenant(raw).spec,
+            pods=cluster.seen_pods,
+            reading=Reading(Health.HEALTHY if self.answers else Health.UNKNOWN),
+        )
+        found = {kind: cluster.live(kind) for kind in CHILDREN}
+        blocked = next((o for kind, live in found.items() if live and (o := obstacle(kind, live, snapshot))), None)
+        connection = found[SECRET]
+        children = Children(
+            found[DEPLOYMENT], found[SERVICE], found[CLAIM], as_observed(connection) if connection else None
+        )
+        snapshot = replace(snapshot, children=Children(obstacle=blocked) if blocked else children)
+        if cluster.pool is None:
+            return replace(snapshot, unusable=Finding("PoolNotFound", "no pool"))
+        spec = parse_pool(cluster.pool).spec
+        return replace(
+            snapshot,
+            pool=PoolView(spec, restarted_at=annotations_of(cluster.pool).get(RESTARTED_AT_ANNOTATION, "")),
+            token=self._token(cluster.pool["metadata"]["uid"]),
+            credential=self._credential(spec),
+        )
+
+    def _token(self, pool_uid: str) -> ServerToken | None:
+        shard = self.cluster.live(SECRET, SHARD)
+        held = values(shard) if shard and controller_uid(shard) == pool_uid else {}
+        return ServerToken(held[SERVER], SHARD) if SERVER in held else None
+
+    def _credential(self, spec: Any) -> Credential | None:
+        if spec.auth is None:
+            return None
+        if self.secret is None:
+            return Credential("github", "token", finding=Finding("SecretNotFound", "no Secret github"))
+        return Credential("github", "token", digest=self.secret)
+
+
+def values(secret: Manifest) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Rules are what people, controllers, kubelet and the operator do; each may come at any time."""
+
+    @initialize(counts_terminating=st.booleans())
+    def a_cluster(self, counts_terminating: bool) -> None:
+        self.cluster = Cluster(counts_terminating)
+        self.operator = Operator(self.cluster)
+        self.started_from: Any = None  # what people wanted when the Deployment was last applied
+        self.meddled = False  # somebody's edit of the Deployment is not undone yet
+        self.cluster.create_pool()
+        self.cluster.create_tenant()
+
+    # ---- people
+
+    @rule()
+    def tenant_comes(self) -> None:
+        if self.cluster.tenant is None:
+            self.cluster.create_tenant()
+
+    @rule(retain=st.booleans())
+    def tenant_goes(self, retain: bool) -> None:
+        if retain and self.cluster.tenant:
+            self._edit_tenant(lambda spec: spec | {"deletionPolicy": "Retain"})
+            self.operator_looks()
+        self.cluster.tenant = None
+
+    @rule(suspended=st.booleans())
+    def tenant_is_suspended_or_woken(self, suspended: bool) -> None:
+        self._edit_tenant(lambda spec: spec | {"suspended": suspended})
+
+    @rule(memory=st.sampled_from(["512Mi", "1024Mi"]))
+    def tenant_gets_memory(self, memory: str) -> None:
+        self._edit_tenant(lambda spec: spec | {"server": {"resources": {"requests": {"memory": memory}}}})
+
+    @rule(policy=st.sampled_from(["Retain", "Delete"]))
+    def deletion_policy_changes(self, policy: str) -> None:
+        self._edit_tenant(lambda spec: spec | {"deletionPolicy": policy})
+
+    @rule(image=st.sampled_from(["cli:1", "cli:2"]), needs_secret=st.booleans())
+    def pool_is_edited(self, image: str, needs_secret: bool) -> None:
+        if self.cluster.pool:
+            pool = copy.deepcopy(self.cluster.pool)
+            pool["spec"]["server"]["image"] = image
+            pool["spec"]["auth"] = {"gitHub": {"tokenSecretRef": {"name": "github", "key": "token"}}}
+            if not needs_secret:
+                del pool["spec"]["auth"]
+            self.cluster.pool = pool
+
+    @rule(moment=st.sampled_from(["monday", "tuesday"]))
+    def restart_is_asked_for(self, moment: str) -> None:
+        if self.cluster.pool:
+            pool = copy.deepcopy(self.cluster.pool)
+            pool["metadata"]["annotations"] = {RESTARTED_AT_ANNOTATION: moment}
+            self.cluster.pool = pool
+
+    @rule(value=st.sampled_from([None, "gho_1", "gho_2"]))
+    def secret_changes(self, value: str | None) -> None:
+        self.operator.secret = value
+
+    @rule()
+    def pool_goes_or_comes(self) -> None:
+        if self.cluster.pool:
+            self.cluster.pool = None
+        else:
+            self.cluster.create_pool()
+
+    @rule(kind=st.sampled_from([DEPLOYMENT, SERVICE, SECRET]))
+    def child_is_deleted(self, kind: Any) -> None:
+        self.cluster.delete(kind)
+
+    @rule()
+    def tokens_are_deleted(self) -> None:
+        self.cluster.delete(SECRET, SHARD)
+
+    @rule(name=st.sampled_from(sorted(HAND_MADE)))
+    def child_is_edited(self, name: str) -> None:
+        kind, change = HAND_MADE[name]
+        if self.cluster.live(kind):
+            self.cluster.edit(kind, change)
+            self.meddled |= kind == DEPLOYMENT
+
+    @rule()
+    def notes_are_removed(self) -> None:
+        if live := self.cluster.live(DEPLOYMENT):
+            for key in ("copilot-operator.io/intent-hash", "copilot-operator.io/applied-hash"):
+                live["metadata"]["annotations"].pop(key, None)
+
+    @rule()
+    def pod_is_deleted(self) -> None:
+        for pod in self.cluster.pods[:1]:
+            pod.terminating, pod.ready = True, False
+        self.tell()
+
+    # ---- cluster
+
+    @rule()
+    def garbage_is_collected(self) -> None:
+        self.cluster.collect_garbage()
+
+    @rule()
+    def controller_works(self) -> None:
+        self.cluster.control()
+        self.tell()
+
+    @rule()
+    def deadline_passes(self) -> None:
+        self.cluster.pass_the_deadline()
+
+    @rule()
+    def pod_starts(self) -> None:
+        self.cluster.start_pod()
+        self.tell()
+
+    @rule()
+    def pods_end(self) -> None:
+        self.cluster.end_pods()
+        self.tell()
+
+    @rule()
+    def watch_catches_up(self) -> None:
+        self.cluster.tell_of_pods()
+
+    def tell(self) -> None:
+        """Pods' news may be late only where the Deployment's status tells of pods that end."""
+        if not self.cluster.counts_terminating:
+            self.cluster.tell_of_pods()
+
+    # ---- operator
+
+    @rule()
+    def server_is_pinged(self) -> None:
+        self.operator.answers = any(pod.ready for pod in self.cluster.pods)
+
+    @rule()
+    def operator_restarts(self) -> None:
+        self.operator.answers = False
+
+    @rule()
+    def operator_looks(self) -> None:
+        self.operator_dies_after(99)
+
+    @rule(steps=st.integers(0, 3))
+    def operator_dies_after(self, steps: int) -> None:
+        """One cycle for the pool and one for the tenant, of which only the first steps are done."""
+        self.operator.now += timedelta(seconds=1)
+        pool = self.operator.pool_snapshot()
+        done = self._execute(plan_pool(pool)[:steps]) if pool else 0
+        tenant = self.operator.tenant_snapshot()
+        if tenant is None or done >= steps:
+            return
+        plan = plan_tenant(tenant)
+        self._execute(plan.steps[: steps - done], tenant)
+        if steps < 99:
+            return
+        report = tenant_report(tenant, plan)
+        if report.status and self.cluster.tenant:
+            ready = next(each for each in report.status["conditions"] if each["type"] == "Ready")
+            serves = any(pod.ready and not pod.terminating for pod in self.cluster.seen_pods)
+            assert ready["status"] == "False" or serves, "Ready without a ready pod"
+            self.cluster.tenant = self.cluster.tenant | {"status": report.status}
+
+    def _execute(self, steps: tuple[Step, ...], tenant: TenantSnapshot | None = None) -> int:
+        for step in steps:
+            note(f"{type(step).__name__} {getattr(step, 'kind', '')}: {step.why}")
+            before = copy.deepcopy(self.cluster.live(DEPLOYMENT))
+            self.cluster.execute(step)
+            if tenant and isinstance(step, Scale):
+                self._stopped_for_a_cause(tenant)
+            if tenant and isinstance(step, Apply) and step.kind == DEPLOYMENT:
+                self._changed_with_care(before)
+                if before is None or self._template(before) != self._template(self.cluster.live(DEPLOYMENT)):
+                    self.started_from = people_want(tenant)
+                if before is None or before["spec"]["replicas"] == 0:
+                    self.started_from = people_want(tenant)
+                self.meddled &= any(KUBECTL_RESTART in str(pod.template) for pod in self.cluster.pods)
+        return len(steps)
+
+    def _stopped_for_a_cause(self, tenant: TenantSnapshot) -> None:
+        assert tenant.spec
+        causes = {
+            "suspended": tenant.spec.suspended,
+            "people changed something": people_want(tenant) != self.started_from,
+            "somebody's addition that an apply can't take back": KUBECTL_RESTART in str(self.cluster.live(DEPLOYMENT)),
+        }
+        assert any(causes.values()), "a running server was stopped without a cause"
+
+    def _changed_with_care(self, before: Manifest | None) -> None:
+        after = self.cluster.live(DEPLOYMENT)
+        assert after
+        if before is None:
+            return
+        assert after["spec"]["replicas"] > 0 or before["spec"]["replicas"] == 0, "an apply stopped a server"
+        if self._template(before) == self._template(after):
+            return
+        down = before["spec"]["replicas"] == 0 and not self.cluster.pods
+        repaired = all(pod.template == after["spec"]["template"] for pod in self.running() if pod.ready)
+        assert down or repaired, "the template changed under a server that is not down"
+
+    def _template(self, live: Manifest | None) -> Any:
+        return live and live["spec"]["template"]
+
+    def running(self) -> list[LivePod]:
+        return [pod for pod in self.cluster.pods if not pod.terminating]
+
+    # ---- what must always hold
+
+    @invariant()
+    @precondition(lambda self: hasattr(self, "cluster"))
+    def one_pod_at_most_is_wanted(self) -> None:
+        assert self.meddled or len(self.running()) <= 1
+        assert sum(pod.ready for pod in self.cluster.pods) <= 1, "the lock lets one server in"
+
+    # ---- where it ends
+
+    @rule()
+    def everything_settles(self) -> None:
+        for _ in range(12):
+            before = self._state()
+            for happens in (
+                self.cluster.collect_garbage,
+                self.cluster.control,
+                self.cluster.end_pods,
+                self.cluster.control,
+                self.cluster.start_pod,
+                self.cluster.control,
+                self.cluster.pass_the_deadline,
+                self.cluster.tell_of_pods,
+                self.server_is_pinged,
+                self.operator_looks,
+            ):
+                happens()
+            if self._state() == before:
+                break
+        else:
+            raise AssertionError("it does not come to rest")
+        self._ends_where_the_spec_says()
+        self._needs_nothing_more()
+
+    def teardown(self) -> None:
+        if hasattr(self, "cluster"):
+            self.everything_settles()
+
+    def _state(self) -> Any:
+        cluster = self.cluster
+        return copy.deepcopy((cluster.objects, cluster.pods, cluster.tenant, cluster.pool))
+
+    def _needs_nothing_more(self) -> None:
+        pool, tenant = self.operator.pool_snapshot(), self.operator.tenant_snapshot()
+        assert pool is None or plan_pool(pool) == ()
+        if pool and (status := pool_report(pool).status):
+            assert pool_report(replace(pool, raw=pool.raw | {"status": status})).status is None
+        if tenant:
+            plan = plan_tenant(tenant)
+            assert plan.steps == ()
+            assert tenant_report(tenant, plan).status is None, "status is quiet"
+
+    def _ends_where_the_spec_says(self) -> None:
+        cluster, tenant = self.cluster, self.operator.tenant_snapshot()
+        live = cluster.live(DEPLOYMENT)
+        if tenant is None:
+            left = [kind for kind in CHILDREN if cluster.live(kind)]
+            assert not cluster.pods
+            assert left in ([], [CLAIM])
+            return
+        if tenant.pool is None:
+            return  # left as it was
+        assert tenant.spec
+        claim = cluster.live(CLAIM)
+        assert claim
+        assert (controller_uid(claim) is None) == (tenant.spec.deletion_policy == "Retain")
+        assert all(cluster.live(kind) for kind in (SERVICE, SECRET))
+        assert tenant.token
+        assert values(cluster.objects[SECRET, SERVER])["token"] == tenant.token.value
+        assert cluster.objects[SERVICE, SERVER]["spec"]["selector"].keys() == {
+            "app.kubernetes.io/name",
+            "copilot-operator.io/tenant",
+        }
+        assert cluster.tenant
+        phase = cluster.tenant.get("status", {}).get("phase")
+        if tenant.spec.suspended:
+            assert live
+            assert (live["spec"]["replicas"], cluster.pods, phase) == (0, [], "Suspended")
+        elif tenant.credential and tenant.credential.finding:
+            assert phase in ("Failed", "Ready"), "it goes on with what it was started with, or does not start"
+            assert (phase == "Ready") == bool(self.running())
+        else:
+            (pod,) = cluster.pods
+            (cli,) = pod.template["spec"]["containers"]
+            own = tenant.spec.server.resources if tenant.spec.server else None
+            memory = (own and own.requests or {}).get("memory", "384Mi").replace("1024Mi", "1Gi")
+            assert (pod.ready, phase, cli["image"]) == (True, "Ready", tenant.pool.spec.server.image)
+            assert cli["resources"]["requests"]["memory"] == memory
+            assert pod.template["spec"]["terminationGracePeriodSeconds"] == 600
+            assert people_want(tenant) == self.started_from
+
+    def _edit_tenant(self, change: Callable[[Manifest], Manifest]) -> None:
+        if tenant := self.cluster.tenant:
+            metadata = tenant["metadata"] | {"generation": tenant["metadata"]["generation"] + 1}
+            self.cluster.tenant = tenant | {"metadata": metadata, "spec": change(tenant["spec"])}
+
+
+def people_want(tenant: TenantSnapshot) -> Any:
+    """What a server is started from, computed anew and not with the code under test."""
+    assert tenant.spec
+    assert tenant.pool
+    assert tenant.token
+    own = tenant.spec.server.resources if tenant.spec.server else None
+    return (
+        tenant.pool.spec.server.image,
+        (own and own.requests or {}).get("memory"),
+        tenant.pool.restarted_at,
+        tenant.credential and tenant.credential.digest,
+        tenant.token.value,
+    )
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(
+    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,133 @@
+"""A namespace of a test, with what tests do in one: pools, tenants, waiting for what their status says."""
+
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, TENANT
+from copilot_operator.domain.naming import server_of, slug
+from tests.cluster.api import Cluster
+from tests.support.application import ConnectionData
+from tests.support.eventually import eventually
+from tests.support.kube import NAMESPACE, Kube, Object, conditions, is_ready, pods_of, ready_reason
+from tests.support.operator import OperatorProcess
+
+POOL_NAME: Final = "pool"
+CLI_IMAGE: Final = "copilot-cli:1.0.102"
+READY_S: Final = 60.0
+API: Final = "copilot-operator.io/v1alpha1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Everything is small: test clusters have one node with two cores."""
+
+    kube: Kube
+    cluster: Cluster
+    operator: OperatorProcess
+    namespace: str
+
+    @classmethod
+    def make(cls, kube: Kube, cluster: Cluster, operator: OperatorProcess) -> "Place":
+        name = f"e2e-{uuid.uuid4().hex[:8]}"
+        kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        return cls(kube, cluster, operator, name)
+
+    def pool(self, name: str = POOL_NAME, *, image: str = CLI_IMAGE, **spec: Any) -> Object:
+        """Apply a pool; ``spec`` is added to the little that every pool needs."""
+        server = {"image": image, "resources": {"requests": {"cpu": "20m", "memory": "256Mi"}}}
+        fields = {
+            "isolation": "Dedicated",
+            "server": server,
+            "storage": {"size": "128Mi"},
+            "gateway": {"enabled": False},
+            "health": {"interval": "2s"},
+        }
+        return self.kube.apply(self._object("CopilotPool", name, fields | spec))
+
+    def tenant(self, name: str, pool: str = POOL_NAME, **spec: Any) -> Object:
+        return self.kube.apply(self._object("CopilotTenant", name, {"poolRef": {"name": pool}} | spec))
+
+    def secret(self, name: str, values: dict[str, str], *, usable: bool = True) -> Object:
+        """A user's Secret with a credential."""
+        manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": self.namespace}}
+        if usable:
+            manifest["metadata"] |= {"labels": {"copilot-operator.io/tenant-usable": "true"}}  # type: ignore[operator]
+        return self.kube.apply(manifest | {"stringData": values})
+
+    def get(self, tenant: str) -> Object:
+        return self.kube.get(TENANT, self.namespace, tenant)
+
+    def deployment(self, tenant: str) -> Object | None:
+        return self.kube.find(DEPLOYMENT, self.namespace, server_of(tenant))
+
+    def service(self, tenant: str) -> Object | None:
+        return self.kube.find(SERVICE, self.namespace, server_of(tenant))
+
+    def secret_of(self, tenant: str) -> Object | None:
+        return self.kube.find(SECRET, self.namespace, server_of(tenant))
+
+    def claim(self, tenant: str) -> Object | None:
+        return self.kube.find(CLAIM, self.namespace, server_of(tenant))
+
+    def pods(self, tenant: str) -> list[Object]:
+        return list(pods_of(self.kube, self.namespace, slug(tenant)))
+
+    def connection(self, tenant: str) -> ConnectionData:
+        return ConnectionData.of(self.kube, self.namespace, tenant)
+
+    async def until(
+        self, condition: Callable[[], Any | Awaitable[Any]], *, within_s: float, what: str, about: str = ""
+    ) -> Any:
+        """Wait; a failure shows the tenant ``about`` and the last words of the operator."""
+        try:
+            return await eventually(condition, within_s=within_s, what=what, every_s=0.1)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.explain(about)}") from None
+
+    async def until_ready(self, tenant: str, *, within_s: float = READY_S) -> Object:
+        await self.until(
+            lambda: is_ready(self.get(tenant)), within_s=within_s, what=f"tenant {tenant} is Ready", about=tenant
+        )
+        return self.get(tenant)
+
+    async def until_reason(self, tenant: str, reason: str, *, within_s: float = 20.0) -> Object:
+        """Until the condition Ready has this reason; returns the condition."""
+        await self.until(
+            lambda: ready_reason(self.get(tenant)) == reason,
+            within_s=within_s,
+            what=f"tenant {tenant} says {reason}",
+            about=tenant,
+        )
+        return conditions(self.get(tenant))["Ready"]
+
+    def explain(self, tenant: str) -> str:
+        """What there is to know about a tenant."""
+        parts = []
+        if tenant and (live := self.kube.find(TENANT, self.namespace, tenant)):
+            parts.append(f"tenant: {json.dumps(live.get('status'))}")
+            for pod in self.pods(tenant):
+                parts.append(f"pod {pod['metadata']['name']}: {json.dumps(_containers(pod))}")
+            if deployment := self.deployment(tenant):
+                parts.append(f"deployment: {json.dumps(deployment.get('status'))}")
+        return "\n".join([*parts, "operator:", self.operator.said()])
+
+    def leave(self) -> None:
+        """Let the namespace go; nobody waits for it."""
+        self.kube.delete(NAMESPACE, "", self.namespace)
+
+    def _object(self, kind: str, name: str, spec: Object) -> Object:
+        return {
+            "apiVersion": API,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        }
+
+
+def _containers(pod: Object) -> Object:
+    status = pod.get("status", {})
+    found = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return {each["name"]: [each.get("state"), each.get("restartCount")] for each in found}

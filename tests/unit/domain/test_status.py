@@ -1,0 +1,308 @@
+"""What a tenant's user is told: the cause before its effects, once, and only when it changed."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from copilot_operator.domain.desired.claim import claim
+from copilot_operator.domain.desired.connection import connection
+from copilot_operator.domain.desired.deployment import deployment
+from copilot_operator.domain.desired.service import service
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.plan import plan_tenant
+from copilot_operator.domain.secrets import as_observed
+from copilot_operator.domain.snapshot import Children, Finding, Health, Reading, Storage, TenantSnapshot
+from copilot_operator.domain.status import Event, Report, tenant_report
+from tests.support.snapshots import CREDENTIAL, NO_SECRET, NOW, NOW_TEXT, a_pod, a_pool, a_snapshot, a_tenant
+
+HEALTHY, SILENT = Reading(Health.HEALTHY), Reading(Health.UNHEALTHY, "2 pings in a row failed: no answer")
+SUSPENDED = a_tenant(fields={"suspended": True})
+STOPPED = {"replicas": 0, "observedGeneration": 9}
+
+
+def running(snapshot: TenantSnapshot | None = None, **more: Any) -> TenantSnapshot:
+    """A tenant whose server is up and answers."""
+    found = snapshot or a_snapshot()
+    live = deployment(found)
+    live["metadata"]["generation"] = 1
+    live["status"] = {"replicas": 1, "readyReplicas": 1, "observedGeneration": 1}
+    bound = claim(found) | {"status": {"phase": "Bound"}}
+    children = Children(live, service(found), bound, as_observed(connection(found)))
+    return replace(found, **({"children": children, "pods": (a_pod(),), "reading": HEALTHY} | more))
+
+
+def stopped(snapshot: TenantSnapshot) -> TenantSnapshot:
+    found = running(snapshot, pods=(), reading=Reading())
+    assert found.children.deployment
+    found.children.deployment["spec"]["replicas"] = 0
+    found.children.deployment["status"] = STOPPED
+    return found
+
+
+def report(snapshot: TenantSnapshot) -> Report:
+    return tenant_report(snapshot, plan_tenant(snapshot))
+
+
+def condition(status: Manifest | None, name: str = "Ready") -> tuple[str, str]:
+    assert status
+    found = next(each for each in status["conditions"] if each["type"] == name)
+    return found["status"], found["reason"]
+
+
+def later(snapshot: TenantSnapshot, status: Manifest | None, seconds: float = 60) -> TenantSnapshot:
+    """The snapshot after ``status`` was written and time went by."""
+    moment = snapshot.now + timedelta(seconds=seconds)
+    return replace(snapshot, raw=snapshot.raw | {"status": status}, now=moment)
+
+
+def row(name: str, status: str, reason: str, message: str) -> Manifest:
+    return {
+        "type": name,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": 1,
+        "lastTransitionTime": NOW_TEXT,
+    }
+
+
+def test_the_whole_status_of_a_tenant_whose_server_answers() -> None:
+    assert report(running(a_snapshot(credential=CREDENTIAL))) == Report(
+        status={
+            "phase": "Ready",
+            "observedGeneration": 1,
+            "server": "copilot-alice",
+            "endpoint": {"host": "copilot-alice.apps.svc", "port": 4321, "secretName": "copilot-alice"},
+            "conditions": [
+                row("Ready", "True", "ServerReady", "The server answers"),
+                row("CredentialsReady", "True", "TokenFound", "The GitHub token was found"),
+                row("ServerHealthy", "True", "Answers", "The server answers connect and ping"),
+                row("StorageReady", "True", "Bound", "The volume is bound"),
+                row("Progressing", "False", "Settled", "Nothing is under way"),
+                row("Paused", "False", "NotPaused", "The operator acts on it"),
+            ],
+        },
+        event=Event("Normal", "ServerReady", "The server answers"),
+    )
+
+
+def stuck(reason: str, **more: Any) -> TenantSnapshot:
+    return running(pods=(a_pod(ready=False, waiting=Finding(reason, "kubelet says so")),), reading=Reading(), **more)
+
+
+def starting_for(seconds: float, **more: Any) -> TenantSnapshot:
+    snapshot = running(pods=(a_pod(ready=False, **more),), reading=Reading())
+    return replace(snapshot, now=NOW + timedelta(seconds=seconds - 1))  # created a second before NOW
+
+
+def refusing_pods() -> TenantSnapshot:
+    snapshot = running(pods=(), reading=Reading())
+    assert snapshot.children.deployment
+    snapshot.children.deployment["status"]["conditions"] = [
+        {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+    ]
+    return snapshot
+
+
+def volume_lost() -> TenantSnapshot:
+    snapshot = running()
+    assert snapshot.children.claim
+    return replace(
+        snapshot, children=replace(snapshot.children, claim=snapshot.children.claim | {"status": {"phase": "Lost"}})
+    )
+
+
+ALL_AT_ONCE: dict[str, Any] = {  # what is wrong further down the chain must not be told first
+    "credential": NO_SECRET,
+    "reading": SILENT,
+    "pods": (a_pod(ready=False, waiting=Finding("CrashLooping", "x"), unschedulable="no room"),),
+}
+CHAIN: dict[str, tuple[TenantSnapshot, str, str]] = {
+    "a spec that can't be read, before all else": (
+        running(unusable=Finding("InvalidSpec", "x"), refused=Finding("Refused", "x"), **ALL_AT_ONCE),
+        "InvalidSpec",
+        "Failed",
+    ),
+    "a pool that is missing is waited for": (
+        running(unusable=Finding("PoolNotFound", "x"), pool=None),
+        "PoolNotFound",
+        "Pending",
+    ),
+    "resources that do not go with the pool's": (
+        replace(
+            running(**ALL_AT_ONCE),
+            spec=a_snapshot(tenant=a_tenant(fields={"server.resources.requests": {"memory": "3Gi"}})).spec,
+        ),
+        "InvalidSpec",
+        "Failed",
+    ),
+    "a child's name that is taken": (
+        running(children=Children(obstacle=Finding("NameTaken", "x")), refused=Finding("Refused", "x"), **ALL_AT_ONCE),
+        "NameTaken",
+        "Failed",
+    ),
+    "leftovers of a former tenant are waited for": (
+        running(children=Children(obstacle=Finding("PreviousRemains", "x"))),
+        "PreviousRemains",
+        "Pending",
+    ),
+    "a step that was refused": (running(refused=Finding("Refused", "x"), **ALL_AT_ONCE), "Refused", "Failed"),
+    "a storage class that is missing": (
+        running(storage=Storage(finding=Finding("StorageClassNotFound", "x")), **ALL_AT_ONCE),
+        "StorageClassNotFound",
+        "Failed",
+    ),
+    "a volume that is lost": (volume_lost(), "VolumeLost", "Failed"),
+    "suspended, whatever else is wrong": (
+        replace(stopped(a_snapshot(tenant=SUSPENDED)), credential=NO_SECRET, reading=SILENT),
+        "Suspended",
+        "Suspended",
+    ),
+    "stopping": (running(a_snapshot(), pool=a_pool({"server.image": "cli:2"})), "Stopping", "Draining"),
+    "a credential that is missing": (running(**ALL_AT_ONCE), "SecretNotFound", "Failed"),
+    "an image that can't be pulled": (stuck("ImagePullFailed"), "ImagePullFailed", "Failed"),
+    "a pod that nobody may make": (refusing_pods(), "PodRefused", "Failed"),
+    "a pod that no node takes": (starting_for(15, unschedulable="no room"), "Unschedulable", "Failed"),
+    "a server that is silent": (running(reading=SILENT), "ServerSilent", "Failed"),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "reason", "phase"), CHAIN.values(), ids=CHAIN)
+def test_the_first_cause_is_told(snapshot: TenantSnapshot, reason: str, phase: str) -> None:
+    status = report(snapshot).status
+    assert status
+    assert (condition(status), status["phase"]) == (("False", reason), phase)
+
+
+def test_a_pod_that_waits_for_its_volume_is_not_in_trouble_yet() -> None:
+    assert report(starting_for(14, unschedulable="no room")).status is None
+
+
+# ---- quiet
+
+
+def test_a_first_start_is_told_once_it_has_arrived() -> None:
+    assert report(a_snapshot()) == Report(look_again_s=15.0)
+    assert report(starting_for(5)) == Report(look_again_s=15.0)
+    arrived = report(running())
+    assert condition(arrived.status) == ("True", "ServerReady")
+    assert arrived.event == Event("Normal", "ServerReady", "The server answers")
+
+
+def test_a_first_start_that_takes_too_long_is_told_as_such() -> None:
+    assert report(starting_for(119)) == Report(look_again_s=1.0)
+    found = report(starting_for(120))
+    assert found.status
+    assert (condition(found.status), found.status["phase"]) == (("False", "Starting"), "Starting")
+
+
+def test_ready_waits_for_our_own_first_ping() -> None:
+    assert report(running(reading=Reading())).status is None
+
+
+@pytest.mark.parametrize("snapshot", [snapshot for snapshot, _, _ in CHAIN.values()] + [running()], ids=[*CHAIN, "ok"])
+def test_what_was_told_is_not_told_again(snapshot: TenantSnapshot) -> None:
+    first = report(snapshot)
+    again = report(later(snapshot, first.status))
+    assert (again.status, again.event) == (None, None)
+
+
+def test_a_tenant_that_waits_for_its_token_is_not_spoken_of() -> None:
+    assert report(a_snapshot(token=None)) == Report()
+
+
+def test_nothing_is_written_to_a_tenant_that_is_being_deleted() -> None:
+    assert report(running(a_snapshot(tenant=a_tenant(deletionTimestamp=NOW_TEXT)))) == Report()
+
+
+# ---- transitions
+
+
+def test_an_event_tells_a_transition_of_ready_and_no_other_change() -> None:
+    snapshot = running()
+    healthy = later(snapshot, report(snapshot).status)
+    silent = report(replace(healthy, reading=SILENT))
+    assert silent.event == Event("Warning", "ServerSilent", SILENT.message)
+    quiet = replace(later(healthy, silent.status), reading=Reading(Health.UNHEALTHY, "another message"))
+    assert (report(quiet).status is not None, report(quiet).event) == (True, None)
+    back = report(replace(quiet, reading=HEALTHY))
+    assert back.event == Event("Normal", "ServerReady", "The server answers")
+
+
+def test_times_of_conditions_that_did_not_change_are_kept() -> None:
+    snapshot = running()
+    silent = report(replace(later(snapshot, report(snapshot).status, 60), reading=SILENT)).status
+    assert silent
+    times = {each["type"]: each["lastTransitionTime"] for each in silent["conditions"]}
+    changed = {name for name, time in times.items() if time != NOW_TEXT}
+    assert changed == {"Ready", "ServerHealthy"}
+    assert times["Ready"] == "2026-03-01T12:01:00Z"
+
+
+def test_suspending_and_waking_tell_each_stage_once() -> None:
+    told = []
+    snapshot = running()
+    for stage in (
+        snapshot,
+        replace(snapshot, spec=a_snapshot(tenant=SUSPENDED).spec),
+        stopped(a_snapshot(tenant=SUSPENDED)),
+        stopped(a_snapshot()),
+        starting_for(5),
+        running(),
+    ):
+        found = report(later(stage, snapshot.raw.get("status")))
+        if found.status:
+            snapshot = later(snapshot, found.status)
+            told.append((found.status["phase"], found.event and found.event.type))
+    assert told == [
+        ("Ready", "Normal"),
+        ("Draining", "Normal"),
+        ("Suspended", "Normal"),
+        ("Starting", "Normal"),
+        ("Ready", "Normal"),
+    ]
+
+
+def test_the_endpoint_stays_when_the_tenant_can_not_be_served_for_the_moment() -> None:
+    snapshot = running()
+    first = report(snapshot).status
+    assert first
+    lost = report(replace(later(snapshot, first), unusable=Finding("PoolNotFound", "x"), children=Children())).status
+    assert lost
+    assert (lost["endpoint"], lost["server"]) == (first["endpoint"], first["server"])
+
+
+def test_a_paused_tenant_says_by_whom() -> None:
+    own = report(running(a_snapshot(tenant=a_tenant(annotations={"copilot-operator.io/paused": "true"})))).status
+    pools = report(running(a_snapshot(pool=a_pool(paused=True)))).status
+    assert condition(own, "Paused") == ("True", "PausedByAnnotation")
+    assert condition(pools, "Paused") == ("True", "PoolPaused")
+    assert condition(own) == ("True", "ServerReady"), "it runs on"
+
+
+def test_a_missing_credential_shows_in_a_condition_of_its_own() -> None:
+    status = report(a_snapshot(credential=NO_SECRET)).status
+    assert condition(status, "CredentialsReady") == ("False", "SecretNotFound")
+    assert condition(report(running()).status, "CredentialsReady") == ("True", "NotConfigured")
+
+
+def test_a_long_message_is_cut_at_what_the_crd_takes() -> None:
+    status = report(running(refused=Finding("Refused", "x" * 5000))).status
+    assert status
+    assert len(status["conditions"][0]["message"]) == 4096
+
+
+def test_a_server_that_serves_is_ready_whatever_a_second_pod_waits_for() -> None:
+    """Somebody edited the image of the template; the running pod goes on until the edit is undone."""
+    waiting = a_pod("copilot-alice-2", ready=False, waiting=Finding("ImagePullFailed", "x"))
+    assert condition(report(running(pods=(a_pod(), waiting))).status) == ("True", "ServerReady")
+
+
+@pytest.mark.parametrize("stage", ["no pod", "young pod", "ending pod"])
+def test_ready_is_never_true_without_a_ready_pod(stage: str) -> None:
+    pods = {"no pod": (), "young pod": (a_pod(ready=False),), "ending pod": (a_pod(terminating=True),)}[stage]
+    snapshot = running(pods=pods)  # the reading is that of a former pod
+    found = report(later(snapshot, report(running()).status))
+    assert condition(found.status) == ("False", "Starting")
