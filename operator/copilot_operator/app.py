@@ -29,7 +29,7 @@ from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.resync import PERIOD_S, Resync
 from copilot_operator.cluster.storage import StorageClasses
 from copilot_operator.domain.desired.service import CLI_PORT
-from copilot_operator.domain.kinds import DEPLOYMENT, POOL, SECRET, TENANT, Kind
+from copilot_operator.domain.kinds import DEPLOYMENT, POD, POOL, SECRET, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
 from copilot_operator.domain.naming import PAUSED_ANNOTATION, RESTARTED_AT_ANNOTATION, USABLE_LABEL, server_of
 from copilot_operator.domain.snapshot import PoolSnapshot, Settings, TenantSnapshot
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 LEASE_NAME: Final = "copilot-operator"
 POOL_STATUS_S: Final = 5.0  # a pool's counts may lag; its tenants come and go by the thousand
 NEW_TENANTS_S: Final = 0.1  # tenants that come together get their tokens in one write
+CHILD_NEWS_S: Final = 0.2  # children change in bursts: a dozen times on the way to Ready
 FAN_OUT_PER_S: Final = 200.0  # a changed pool wakes its tenants at this rate
 HEARTBEAT_S: Final = 90.0  # the Lease is renewed every 1.5 s; so long a silence of its watch is no accident
 WATCH_LAG_S: Final = 60.0
@@ -58,6 +59,7 @@ class Router:
     queue: WorkQueue[WorkKey]
     told_at: dict[Kind, float] = field(default_factory=dict)  # last watch event, by kind
     decided: dict[WorkKey, tuple[object, ...]] = field(default_factory=dict)  # what of a pool its tenants depend on
+    doubtful: set[WorkKey] = field(default_factory=set)  # may be gone themselves, since a child of theirs vanished
 
     def observed(self, kind: Kind, event: str | None, manifest: Manifest) -> None:
         """A watch event; ``event`` is None for the objects of the first list."""
@@ -67,7 +69,9 @@ class Router:
 
     def changed(self, kind: Kind, manifest: Manifest, *, gone: bool = False) -> None:
         if key := owner_key(kind, manifest):
-            self.queue.add(key)
+            self.queue.add_after(key, 0.0 if kind == key[0] else CHILD_NEWS_S)
+            if gone and kind not in (key[0], POD):
+                self.doubtful.add(key)
         namespace = manifest["metadata"].get("namespace", "")
         if kind == TENANT:
             self.tenant_changed(namespace, manifest)
@@ -120,7 +124,7 @@ class Operator:
         self.cache = Cache()
         self.queue: WorkQueue[WorkKey] = WorkQueue()
         self.router = Router(self.cache, self.queue)
-        self.lease = Lease(api, own.namespace, LEASE_NAME, own.identity)
+        self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
         self.pinger = Pinger(self._verdict_changed, metrics.measured_ping)
         self.tenant_of: dict[tuple[str, str], str] = {}
         self.resync = Resync(api, self.cache, self.router.changed)
@@ -129,8 +133,9 @@ class Operator:
         )
         executor = Executor(api, self.cache, self.lease.valid)
         self.reconciler = Reconciler(
-            api, self.cache, gatherer, executor, self.lease.valid, self._follow, self._tokens_written
-        )
+            api, self.cache, gatherer, executor, self.lease.valid, self._follow, self._tokens_written,
+            self.router.doubtful,
+        )  # fmt: skip
         self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
         self.synced_at: float | None = None
         self.heartbeat_at = asyncio.get_running_loop().time()
@@ -138,15 +143,12 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Observe, and act while leading, until ``stop``."""
-        handlers = registry(self.router.observed, self._heartbeat, self.api.access, lambda: stop_on_signals(stop))
+        handlers = registry(self.router.observed, self._heartbeat, self.api.access)
         await self._first_resync(stop)
         if stop.is_set():
             return
         unwatch = asyncio.Event()
-        watching = asyncio.create_task(
-            kopf.operator(registry=handlers, settings=settings(LeaseName(self.own.namespace, LEASE_NAME)),
-                          clusterwide=True, standalone=True, stop_flag=unwatch,
-                          identity=Identity(self.own.identity)), name="watching")  # fmt: skip
+        watching = asyncio.create_task(self._watch(handlers, stop, unwatch), name="watching")
         leading = asyncio.create_task(self.lease.hold(self._lead), name="lease")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,6 +161,16 @@ class Operator:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _watch(self, handlers: kopf.OperatorRegistry, stop: asyncio.Event, unwatch: asyncio.Event) -> None:
+        """Run kopf until ``unwatch``, or until it ends by itself."""
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=handlers, settings=settings(LeaseName(self.own.namespace, LEASE_NAME)),
+            clusterwide=True, standalone=True, stop_flag=unwatch, identity=Identity(self.own.identity),
+        )  # fmt: skip
+        stop_on_signals(stop)  # kopf has just taken them for itself, and would end before the Lease is released
+        await kopf.run_tasks(tasks, ignored=others)
 
     async def _first_resync(self, stop: asyncio.Event) -> None:
         """Nothing is decided before everything was seen. Waits for the CRDs and for the API server."""
@@ -180,6 +192,8 @@ class Operator:
                 continue
 
     async def _lead(self) -> None:
+        if self.synced_at and asyncio.get_running_loop().time() - self.synced_at > WATCH_LAG_S:
+            await self._resync_once()  # who stood by had only its watches, which don't tell of all that vanished
         self.router.wake_all()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.workers.run(), name="workers")
@@ -189,13 +203,17 @@ class Operator:
     async def _resync_for_ever(self) -> None:
         while True:
             await asyncio.sleep(PERIOD_S)
-            try:
-                await self.resync.run_once()
-            except ApiError as error:
-                log.warning("resync failed, the next one will do", extra={"error": str(error)})
-                continue
-            self.synced_at = asyncio.get_running_loop().time()
-            self.router.wake_all(spread_s=PERIOD_S / 2)
+            if await self._resync_once():
+                self.router.wake_all(spread_s=PERIOD_S / 2)
+
+    async def _resync_once(self) -> bool:
+        try:
+            await self.resync.run_once()
+        except ApiError as error:
+            log.warning("resync failed, the next one will do", extra={"error": str(error)})
+            return False
+        self.synced_at = asyncio.get_running_loop().time()
+        return True
 
     def _follow(self, namespace: str, name: str, snapshot: TenantSnapshot | None) -> None:
         """Pings follow the pod that serves; a tenant without a token has its pool make one."""

@@ -8,10 +8,9 @@ import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from copilot_operator.domain.kinds import TENANT
+from copilot_operator.domain.kinds import POOL, TENANT
 from tests.cluster.api import Cluster, choose
 from tests.cluster.layout import DEFAULT_NAME
 from tests.cluster.process import ClusterError
@@ -25,7 +24,9 @@ from tests.support.kube import NAMESPACE, Kube, KubeError, is_ready
 from tests.support.talk import Talk, TalkFailed, talk
 
 PLACE: Final = "copilot-demo"
+MARK: Final = "copilot-demo/run"  # label of the namespaces of all runs
 TENANTS: Final = ("alice", "bob", "carol")
+POOL_NAME: Final = "saas"
 SLEEPER: Final = "bob"
 READY_S: Final = 90.0
 RECALL: Final = "RECALL: which NOTE words have I told you? Answer with these words only."
@@ -38,7 +39,8 @@ class Scene:
     story: Story
     cluster: Cluster
     kube: Kube
-    run: str = uuid.uuid4().hex[:8]
+    run: str
+    place: str  # namespace
 
     def word(self, tenant: str) -> str:
         """What a tenant tells its server and asks for later."""
@@ -49,11 +51,14 @@ def have_cluster(story: Story) -> Scene:
     cluster = choose(os.environ.get("COPILOT_TEST_CLUSTER", DEFAULT_NAME))
     with story.step(f"cluster ({cluster.kind})"):
         cluster.up()
-    return Scene(story, cluster, Kube.of(cluster.kubeconfig))
+    kube, run = Kube.of(cluster.kubeconfig), uuid.uuid4().hex[:8]
+    return Scene(story, cluster, kube, run, f"{PLACE}-{run}" if kube.find(NAMESPACE, "", PLACE) else PLACE)
 
 
 def install(scene: Scene) -> None:
-    scene.kube.delete(NAMESPACE, "", PLACE)  # of a former run; it goes while images come
+    for former in scene.kube.list(NAMESPACE, selector=MARK):
+        # Nobody waits for it: with pods that may take long to end, a namespace may take minutes.
+        scene.kube.delete(NAMESPACE, "", former["metadata"]["name"])
     with scene.story.step("images"):
         mark = bring_images(scene.cluster)
     with scene.story.step("operator (two replicas, with its own RBAC)"):
@@ -62,27 +67,37 @@ def install(scene: Scene) -> None:
 
 def start_tenants(scene: Scene) -> Model:
     kube, story = scene.kube, scene.story
-    wait_for(lambda: kube.find(NAMESPACE, "", PLACE) is None, within_s=120, what="the former demo is gone")
-    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLACE}})
+    metadata = {"name": scene.place, "labels": {MARK: scene.run}}
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    model = models.choose(story, kube, scene.place)
     story.say("kubectl apply -f manifests/samples/pool.yaml -f manifests/samples/tenants.yaml")
-    for name in ("pool.yaml", "tenants.yaml"):
-        kube.kubectl("-n", PLACE, "apply", "-f", str(sample(name)))
-    model = models.choose(story, kube, PLACE)
+    kube.kubectl("-n", scene.place, "apply", "-f", str(sample("pool.yaml")))
+    if model.auth:
+        kube.merge(POOL, scene.place, POOL_NAME, {"spec": {"auth": model.auth}})
+    kube.kubectl("-n", scene.place, "apply", "-f", str(sample("tenants.yaml")))
     with story.step("tenants Ready"):
         for tenant in TENANTS:
             wait_ready(scene, tenant)
+    models.wait_for_model(kube, scene.place)
     return model
 
 
 def wait_ready(scene: Scene, tenant: str) -> None:
     wait_for(
-        lambda: is_ready(scene.kube.get(TENANT, PLACE, tenant)), within_s=READY_S, what=f"tenant {tenant} is Ready"
+        lambda: is_ready(scene.kube.get(TENANT, scene.place, tenant)),
+        within_s=READY_S,
+        what=f"tenant {tenant} is Ready",
     )
+
+
+def servers_ready(scene: Scene) -> int:
+    status = scene.kube.get(POOL, scene.place, POOL_NAME).get("status") or {}
+    return int(status.get("readyReplicas") or 0)
 
 
 def converse(scene: Scene, model: Model, tenant: str, *prompts: str, resume: bool = False) -> list[str]:
     """Talk to a tenant's server through the official SDK; all an application has is the connection Secret."""
-    connection = ConnectionData.of(scene.kube, PLACE, tenant)
+    connection = ConnectionData.of(scene.kube, scene.place, tenant)
     what = Talk(
         url=connection.address,  # by address, since this client is no pod: it has no cluster DNS
         token=connection.token,
@@ -101,7 +116,9 @@ def converse(scene: Scene, model: Model, tenant: str, *prompts: str, resume: boo
 
 def talk_to_all(scene: Scene, model: Model) -> list[str]:
     """A two-turn conversation with each tenant's server at the same time; returns the answers to the second turns."""
-    prompts = {tenant: (f"Please remember NOTE={scene.word(tenant)} for me.", RECALL) for tenant in TENANTS}
+    prompts = {
+        tenant: (f"Please remember NOTE={scene.word(tenant)} and say just ECHO=`noted`.", RECALL) for tenant in TENANTS
+    }
     with scene.story.step("conversations"), ThreadPoolExecutor(len(TENANTS)) as threads:
         talks = [threads.submit(converse, scene, model, tenant, *prompts[tenant]) for tenant in TENANTS]
         return [done.result()[-1] for done in talks]
@@ -111,16 +128,16 @@ def sleep_and_wake(scene: Scene, model: Model) -> str:
     """Suspend a tenant, wake it, ask again; returns the answer."""
     kube = scene.kube
     with scene.story.step(f"{SLEEPER} suspended: no pod, the volume stays"):
-        kube.merge(TENANT, PLACE, SLEEPER, {"spec": {"suspended": True}})
+        kube.merge(TENANT, scene.place, SLEEPER, {"spec": {"suspended": True}})
         wait_for(
-            lambda: (kube.get(TENANT, PLACE, SLEEPER).get("status") or {}).get("phase") == "Suspended",
+            lambda: (kube.get(TENANT, scene.place, SLEEPER).get("status") or {}).get("phase") == "Suspended",
             within_s=READY_S,
             what=f"tenant {SLEEPER} is Suspended",
         )
     with scene.story.step(f"{SLEEPER} awake again"):
-        kube.merge(TENANT, PLACE, SLEEPER, {"spec": {"suspended": False}})
+        kube.merge(TENANT, scene.place, SLEEPER, {"spec": {"suspended": False}})
         wait_for(
-            lambda: (kube.get(TENANT, PLACE, SLEEPER).get("status") or {}).get("phase") == "Ready",
+            lambda: (kube.get(TENANT, scene.place, SLEEPER).get("status") or {}).get("phase") == "Ready",
             within_s=READY_S,
             what=f"tenant {SLEEPER} is Ready again",
         )
@@ -134,8 +151,9 @@ def play(scene: Scene) -> str:
     woken = sleep_and_wake(scene, model)
     remembered = [(tenant, answer) for tenant, answer in [*heard.items(), (SLEEPER, woken)]]
     lost = [tenant for tenant, answer in remembered if scene.word(tenant) not in answer]
-    print(f"\n$ kubectl -n {PLACE} get cpool,ctenant -o wide")
-    print(scene.kube.kubectl("-n", PLACE, "get", "cpool,ctenant", "-o=wide"))
+    wait_for(lambda: servers_ready(scene) == len(TENANTS), within_s=30, what="the pool counts its servers")
+    print(f"\n$ kubectl -n {scene.place} get cpool,ctenant -o wide")
+    print(scene.kube.kubectl("-n", scene.place, "get", "cpool,ctenant", "-o=wide"))
     if lost:
         raise DemoFailed(f"lost the conversation of: {', '.join(lost)}")
     return f"DEMO OK tenants={len(TENANTS)} turns={2 * len(TENANTS) + 1} lost=0 seconds={scene.story.seconds:.0f}"
@@ -151,16 +169,17 @@ def main() -> int:
     except (DemoFailed, ClusterError, KubeError, TalkFailed, OSError) as error:
         story.say(f"FAILED: {error}")
         if scene:
-            dump(scene.kube, PLACE)
-            look_around(scene.cluster.kubeconfig)
+            dump(scene.kube, scene.place)
+            look_around(scene)
         return 1
-    look_around(scene.cluster.kubeconfig)
+    look_around(scene)
     print(last_line)
     return 0
 
 
-def look_around(kubeconfig: Path) -> None:
-    print(f"Look around: export KUBECONFIG={kubeconfig}; kubectl -n {PLACE} get all; take it down: make down")
+def look_around(scene: Scene) -> None:
+    print(f"Look around: export KUBECONFIG={scene.cluster.kubeconfig}; kubectl -n {scene.place} get all")
+    print("Take it down: make down")
 
 
 if __name__ == "__main__":

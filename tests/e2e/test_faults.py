@@ -6,10 +6,11 @@ The operator runs in this process, behind a proxy that injects the faults, with 
 import asyncio
 import itertools
 import re
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,6 @@ import pytest
 from copilot_operator import app
 from copilot_operator.app import LEASE_NAME, Operator
 from copilot_operator.cluster.client import KubeApi, load_access
-from copilot_operator.cluster.errors import ApiError
 from copilot_operator.cluster.lease import LeaseLost
 from copilot_operator.cluster.observe import EndlessBackoff
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, LEASE, POD, POOL, SECRET, SERVICE, TENANT, Kind
@@ -30,11 +30,13 @@ from copilot_operator.servers import pinger
 from copilot_operator.settings import OperatorSettings
 from tests.support.eventually import eventually
 from tests.support.faulty_api import WRITES, Fault, FaultyApi
-from tests.support.installation import OPERATOR_NAMESPACE, install_api, install_rights
-from tests.support.kube import Kube, Object, is_ready, ready_reason
+from tests.support.installation import OPERATOR_NAMESPACE
+from tests.support.kube import NAMESPACE, Kube, Object, is_ready, ready_reason
+from tests.support.operator import OperatorProcess
 
 CHILDREN: Final = (DEPLOYMENT, SERVICE, SECRET, CLAIM)
 OUTAGE_S: Final = 20.0
+STOP_S: Final = 30.0
 
 
 def pool(namespace: str, name: str = "all") -> Object:
@@ -50,45 +52,70 @@ def tenant(namespace: str, name: str, *, suspended: bool = True) -> Object:
     return {"apiVersion": TENANT.api_version, "kind": TENANT.kind, "metadata": metadata, "spec": spec}
 
 
-@dataclass
 class Replica:
-    """The operator, and what kubelet does for it: a new one whenever one ended. ``ended`` counts that."""
+    """The operator, and what kubelet does for it: a new one whenever one ended. ``ended`` says why each did.
 
-    kubeconfig: Path
-    own: OperatorSettings
-    operator: Operator | None = None
-    ended: list[str] = field(default_factory=list)
-    url: str = ""
-    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    In a thread and a loop of its own: kopf ends whatever else runs in its loop when it ends.
+    """
+
+    def __init__(self, kubeconfig: Path, own: OperatorSettings) -> None:
+        self.operator: Operator | None = None
+        self.ended: list[str] = []
+        self._kubeconfig, self._own = kubeconfig, own
+        self._url = ""
+        self._loop = asyncio.new_event_loop()
+        self._closing = False
+        self._stop: asyncio.Event | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="replica", daemon=True)
+        self._thread.start()
 
     @property
     def leads(self) -> bool:
+        """May be asked from another loop: all loops have one clock."""
         return self.operator is not None and self.operator.lease.valid()
-
-    async def run_for_ever(self) -> None:
-        while True:
-            access = await load_access(str(self.kubeconfig))
-            metrics = Metrics()
-            async with KubeApi(access) as api:
-                self._stop = asyncio.Event()
-                self.operator = operator = Operator(self.own, api, metrics)
-                server = await web.serve(0, live=operator.not_live, ready=operator.not_ready, metrics=metrics)
-                self.url = f"http://127.0.0.1:{server.addresses[0][1]}"
-                try:
-                    await operator.run(self._stop)
-                    return
-                except (LeaseLost, ApiError) as error:
-                    self.ended.append(str(error))
-                finally:
-                    await server.cleanup()
-
-    def stop(self) -> None:
-        self._stop.set()
 
     async def probe(self, path: str) -> tuple[int, str]:
         timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.url + path) as answer:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self._url + path) as answer:
             return answer.status, await answer.text()
+
+    async def stop(self) -> None:
+        """Raises what nobody expected the operator to end with."""
+
+        def tell() -> None:
+            self._closing = True
+            if self._stop:
+                self._stop.set()
+
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(tell)
+        await asyncio.to_thread(self._thread.join, STOP_S)
+        assert not self._thread.is_alive(), f"the operator did not stop within {STOP_S:g} s"
+        if self._failure:
+            raise self._failure
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            try:
+                runner.run(self._run_for_ever())
+            except Exception as error:
+                self._failure = error
+
+    async def _run_for_ever(self) -> None:
+        while not self._closing:
+            metrics = Metrics()
+            async with KubeApi(await load_access(str(self._kubeconfig))) as api:
+                self._stop = stop = asyncio.Event()
+                self.operator = operator = Operator(self._own, api, metrics)
+                server = await web.serve(0, live=operator.not_live, ready=operator.not_ready, metrics=metrics)
+                self._url = f"http://127.0.0.1:{server.addresses[0][1]}"
+                try:
+                    await operator.run(stop)
+                except LeaseLost as error:
+                    self.ended.append(str(error))
+                finally:
+                    await server.cleanup()
 
 
 @dataclass
@@ -135,9 +162,9 @@ class Bed:
 
 
 @pytest.fixture(scope="module")
-def installed(kube: Kube) -> Kube:
-    install_api(kube)
-    install_rights(kube)
+def installed(kube: Kube, running_operator: OperatorProcess) -> Kube:
+    """A cluster with everything but an operator: the one of the other tests rests."""
+    running_operator.stop()
     return kube
 
 
@@ -157,6 +184,7 @@ async def make_bed(kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     # This process is outside of the cluster's network, so it can't reach pods. Kubelet asks them all the same.
     monkeypatch.setattr(pinger, "ping", answers)
+    monkeypatch.setattr(app, "stop_on_signals", lambda stop: None)  # only a main thread may have handlers
     namespace = f"faults-{uuid.uuid4().hex[:8]}"
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     await asyncio.to_thread(kube.create, manifest)
@@ -164,17 +192,12 @@ async def make_bed(kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     async with FaultyApi(kube.access) as api:
         own = OperatorSettings("copilot-operator:dev", OPERATOR_NAMESPACE, f"faults-{uuid.uuid4().hex[:8]}")
         replica = Replica(api.kubeconfig(tmp_path / "kubeconfig", token), own)
-        running = asyncio.create_task(replica.run_for_ever(), name="replica")
         try:
             yield Bed(kube, namespace, api, replica)
         finally:
             api.heal()
-            replica.stop()
-            done, _ = await asyncio.wait({running}, timeout=30)
-            running.cancel()
-            await asyncio.to_thread(kube.kubectl, "delete", "namespace", namespace, "--wait=false")
-            assert done, "the operator did not stop within 30 s"
-            await running
+            await asyncio.to_thread(kube.delete, NAMESPACE, "", namespace)
+            await replica.stop()
 
 
 def test_tries_to_watch_have_no_end() -> None:
@@ -188,9 +211,9 @@ def test_tries_to_watch_have_no_end() -> None:
 
 async def test_answers_of_429_500_and_409_delay_but_lose_nothing(bed: Bed) -> None:
     faults = [
-        Fault(429, every=5, watch=False, headers={"Retry-After": "1"}),
-        Fault(500, every=4, method="PATCH"),
-        Fault(409, every=5, method="PATCH"),
+        Fault(429, every=11, watch=False, headers={"Retry-After": "1"}),
+        Fault(500, every=6, method="PATCH"),
+        Fault(409, every=7, method="PATCH"),
         Fault(500, every=3, watch=True),
     ]
     names = ["one", "two", "three", "four"]

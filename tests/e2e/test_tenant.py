@@ -13,6 +13,8 @@ from tests.support.place import Place
 from tests.support.talk import Talk, TalkFailed, talk
 
 REPAIRED_S = 10.0
+# Seconds as a rule. If a pod takes more than 5 s to end, Kubernetes looks again after half of its grace period only.
+NAMESPACE_GONE_S = 360.0
 LONG_NAME = "-".join(["a-tenant-with-a-long-name"] * 10)[:253].rstrip("-")
 
 
@@ -110,7 +112,9 @@ async def test_namespace_goes_while_the_operator_is_dead(place: Place) -> None:
     place.operator.kill()
     place.leave()
     await place.until(
-        lambda: place.kube.find(NAMESPACE, "", place.namespace) is None, within_s=60, what="the namespace is gone"
+        lambda: place.kube.find(NAMESPACE, "", place.namespace) is None,
+        within_s=NAMESPACE_GONE_S,
+        what="the namespace is gone",
     )
 
 

@@ -5,7 +5,7 @@ Deployment controller surges; pods that end linger; a pod becomes ready only as 
 of the state directory). What the operator sees of pods may be old; what it is answered it sees at once.
 """
 
-import copy
+import json
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -18,6 +18,7 @@ from tests.support.snapshots import a_pool_object, a_tenant
 
 SERVER = "copilot-alice"
 CHILDREN = (DEPLOYMENT, SERVICE, CLAIM, SECRET)
+ATOMIC = ("selector", "nodeSelector")  # replaced as a whole by an apply
 KUBECTL_RESTART = "kubectl.kubernetes.io/restartedAt"
 
 
@@ -82,7 +83,7 @@ class Cluster:
                 before = self.live(kind, name)
                 assert before is None or manifest["metadata"].get("ownerReferences", []) == [] or _adoptable(before, manifest)
                 after = merged(self.applied.get((kind, name)), before, without_nothing(manifest))
-                self.applied[kind, name] = copy.deepcopy(manifest)
+                self.applied[kind, name] = manifest
                 self._store(kind, name, after)
             case Scale(_, name, replicas, _):
                 live = self.objects[DEPLOYMENT, name]
@@ -123,7 +124,7 @@ class Cluster:
             surplus = active
         else:
             while len(updated) < replicas:
-                fresh = LivePod(f"pod-{next(self.numbers)}", copy.deepcopy(template), uid)
+                fresh = LivePod(f"pod-{next(self.numbers)}", template, uid)
                 self.pods.append(fresh)
                 updated.append(fresh)
             outdated = [pod for pod in active if pod not in updated]
@@ -181,10 +182,12 @@ def _adoptable(before: Manifest, manifest: Manifest) -> bool:
 def merged(applied: Any, live: Any, wanted: Any) -> Any:
     """Server-side apply of ``wanted`` onto ``live``, where ``applied`` is what the same manager applied before."""
     if not isinstance(wanted, dict) or not isinstance(live, dict):
-        return copy.deepcopy(wanted)
+        return wanted
     before = applied if isinstance(applied, dict) else {}
-    kept = {key: copy.deepcopy(value) for key, value in live.items() if key in wanted or key not in before}
-    return kept | {key: merged(before.get(key), live.get(key), value) for key, value in wanted.items()}
+    kept = {key: value for key, value in live.items() if key in wanted or key not in before}
+    return kept | {
+        key: value if key in ATOMIC else merged(before.get(key), live.get(key), value) for key, value in wanted.items()
+    }
 
 
 def without_nothing(value: Any) -> Any:
@@ -199,7 +202,7 @@ def without_nothing(value: Any) -> Any:
 
 def with_defaults(kind: Kind, manifest: Manifest) -> Manifest:
     """A deep copy with some of what the API server puts in, in the places where it does."""
-    made = copy.deepcopy(manifest)
+    made: Manifest = json.loads(json.dumps(manifest))  # far faster than copy.deepcopy
     if kind == SERVICE:
         made["spec"] = {"clusterIP": "10.1.0.1", "sessionAffinity": "None", "ipFamilies": ["IPv4"]} | made["spec"]
     if kind == CLAIM:

@@ -27,7 +27,8 @@ def bench(count: int, logs: Path, command: list[str]) -> tuple[dict[str, Any], l
         floor = cluster.measured([*python, "tests.scale.floor", str(count)], {})
     log = logs / f"operator-{count}.log"
     with simulated_cluster(CLUSTER) as cluster:
-        subject = cluster.measured([*python, "tests.scale.subject", str(count), log, *command], {})
+        access = {"COPILOT_BENCH_OPERATOR_KUBECONFIG": str(cluster.operator_kubeconfig())}
+        subject = cluster.measured([*python, "tests.scale.subject", str(count), log, *command], access)
     ratio = subject["ready_s"] / floor["floor_s"]
     line = {
         "bench": "operator",

@@ -15,18 +15,32 @@ from typing import Any, Final
 import yaml
 
 from copilot_operator.domain.desired.service import CLI_PORT
+from copilot_operator.domain.kinds import CRD, SERVICE_ACCOUNT, STORAGE_CLASS, Kind
 from tests.cluster import programs
 from tests.cluster.embedded import EmbeddedCluster
 from tests.cluster.kubeapi import KubeApi
 from tests.cluster.layout import NODE_NAME, ROOT, Layout
 from tests.cluster.process import run, wait_until
-from tests.scale.objects import STORAGE_CLASS
+from tests.scale.objects import CLASS_NAME, NAMESPACE, OPERATOR_IN
 
 NODES: Final = 10
 POD_ADDRESSES: Final = "10.128.0.0/9"
 FAKE: Final = {"kwok.x-k8s.io/node": "fake"}
 VOLUMES: Final = Path("/tmp/hostpath_pv")  # where controller-manager's provisioner makes its directories
 NOT_NEEDED: Final = ("kubelet", "kube-proxy", "local-path-provisioner")
+OPERATOR_ACCOUNT: Final = "copilot-operator"
+RBAC: Final = ("rbac.authorization.k8s.io", "v1")
+BASE: Final = {
+    kind.kind: kind
+    for kind in (
+        NAMESPACE,
+        SERVICE_ACCOUNT,
+        Kind(*RBAC, "clusterroles", "ClusterRole", namespaced=False),
+        Kind(*RBAC, "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+        Kind(*RBAC, "roles", "Role"),
+        Kind(*RBAC, "rolebindings", "RoleBinding"),
+    )
+}
 
 
 class SimulatedCluster(EmbeddedCluster):
@@ -73,6 +87,18 @@ class SimulatedCluster(EmbeddedCluster):
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
+    def operator_kubeconfig(self) -> Path:
+        """What lets a process in as the operator's ServiceAccount, with the rights of manifests/base and no others."""
+        account = f"/api/v1/namespaces/{OPERATOR_IN}/serviceaccounts/{OPERATOR_ACCOUNT}/token"
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        content = json.loads(self.kubeconfig.read_text())
+        answer = _create(KubeApi.of(self.kubeconfig), account, asked)
+        content["users"][0]["user"] = {"token": answer["status"]["token"]}
+        file = self.layout.base / "operator.kubeconfig"
+        file.touch(0o600)
+        file.write_text(json.dumps(content))
+        return file
+
     def _accompany(self, name: str, argv: Sequence[str | Path]) -> None:
         with (self.layout.logs / f"{name}.log").open("ab") as log:
             options: dict[str, Any] = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, "cwd": ROOT}
@@ -113,23 +139,28 @@ def _objects() -> Iterator[tuple[str, dict[str, Any]]]:
         metadata = {"name": f"simulated-{number}", "annotations": FAKE}
         yield "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
     yield (
-        "/apis/storage.k8s.io/v1/storageclasses",
+        STORAGE_CLASS.path(),
         {
             "apiVersion": "storage.k8s.io/v1",
             "kind": "StorageClass",
-            "metadata": {"name": STORAGE_CLASS},
+            "metadata": {"name": CLASS_NAME},
             "provisioner": "kubernetes.io/host-path",
             "volumeBindingMode": "Immediate",
         },
     )
     for file in sorted((ROOT / "crds").glob("copilot-operator.io_*.yaml")):
-        yield "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", yaml.safe_load(file.read_text())
+        yield CRD.path(), yaml.safe_load(file.read_text())
+    for name in ("namespace", "rbac"):
+        for manifest in yaml.safe_load_all((ROOT / "manifests" / "base" / f"{name}.yaml").read_text()):
+            yield BASE[manifest["kind"]].path(manifest["metadata"].get("namespace", "")), manifest
 
 
-def _create(api: KubeApi, path: str, manifest: dict[str, Any]) -> None:
+def _create(api: KubeApi, path: str, manifest: dict[str, Any]) -> dict[str, Any]:
     status, text = api.request("POST", path, manifest)
-    if status not in (200, 201, 409):
-        raise RuntimeError(f"creating {manifest['kind']} {manifest['metadata']['name']}: {status} {text[:500]}")
+    if status not in (200, 201):
+        raise RuntimeError(f"creating {manifest['kind']} in {path}: {status} {text[:500]}")
+    stored: dict[str, Any] = json.loads(text)
+    return stored
 
 
 def _nodes_ready(api: KubeApi) -> int:
@@ -138,7 +169,7 @@ def _nodes_ready(api: KubeApi) -> int:
 
 
 def _established(api: KubeApi) -> bool:
-    crds = api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").get("items", [])
+    crds = api.get(CRD.path()).get("items", [])
     return len(crds) == 2 and all(_has(crd, "Established") for crd in crds)
 
 

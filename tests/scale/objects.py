@@ -32,7 +32,7 @@ NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 TENANTS_IN: Final = "tenants"  # the namespace of it all
 OPERATOR_IN: Final = "copilot-operator"
 POOL_NAME: Final = "bench"
-STORAGE_CLASS: Final = "simulated"
+CLASS_NAME: Final = "simulated"
 AGENT_IMAGE: Final = "docker.io/library/copilot-operator:dev"
 CLI_IMAGE: Final = "docker.io/library/copilot-cli:1.0.102"
 
@@ -46,7 +46,7 @@ def pool() -> Manifest:
             "image": CLI_IMAGE,
             "resources": {"requests": {"cpu": "100m", "memory": "384Mi"}, "limits": {"memory": "2Gi"}},
         },
-        "storage": {"size": "1Gi", "storageClassName": STORAGE_CLASS},
+        "storage": {"size": "1Gi", "storageClassName": CLASS_NAME},
         "gateway": {"enabled": False},
     }
     metadata = {"name": POOL_NAME, "namespace": TENANTS_IN}

@@ -116,6 +116,12 @@ class OperatorProcess:
                 break
         return last
 
+    async def ended(self) -> None:
+        """Raises when it ends by itself."""
+        assert self._process
+        code = await self._process.wait()
+        raise RuntimeError(f"the operator ended with {code}:\n{self.tail()}")
+
     def cpu_s(self) -> float:
         """User and system time of the process so far."""
         words = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ async def _measure(count: int, api: KubeApi, operator: OperatorProcess) -> dict[
         cpu_before, started = operator.cpu_s(), clock()
         await apply_all(api, [[(TENANT, tenant(number))] for number in range(count)])
         applied_s = clock() - started
-        await ready.wait()
+        await _either(ready.wait(), operator.ended())
         ready_s, cpu_s = ready.last_at - started, operator.cpu_s() - cpu_before
         at_ready = operator.memory_mb()
         say(f"operator: {count} applied in {applied_s:.1f} s, Ready in {ready_s:.1f} s, {cpu_s:.1f} CPU-s")
@@ -93,6 +94,16 @@ async def _measure(count: int, api: KubeApi, operator: OperatorProcess) -> dict[
 
 def _rows(manifest: Manifest) -> list[Manifest]:
     return (manifest.get("status") or {}).get("conditions") or []
+
+
+async def _either(wanted: Coroutine[Any, Any, None], failure: Coroutine[Any, Any, None]) -> None:
+    """Until the first has come; raises what the second raises before that."""
+    tasks = [asyncio.create_task(wanted), asyncio.create_task(failure)]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    for task in done:
+        task.result()
 
 
 async def _restart(count: int, operator: OperatorProcess) -> dict[str, Any]:

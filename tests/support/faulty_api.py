@@ -208,7 +208,8 @@ class FaultyApi:
         self.requests.append(Request(at, request.method, request.path, watch, fault is not None and not lost_later))
         if fault and not lost_later and (answer := await self._fail(request, fault)):
             return answer
-        headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
+        headers = {"Accept-Encoding": "identity"}
+        headers |= {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         address = self._access.configuration.host + request.raw_path
         body = await request.read()
         try:

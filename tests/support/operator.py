@@ -44,6 +44,7 @@ class OperatorProcess:
             "COPILOT_OPERATOR_IMAGE": self.image,
             "POD_NAMESPACE": OPERATOR_NAMESPACE,
             "POD_NAME": "operator-under-test",
+            "COPILOT_OPERATOR_PORT": "0",
         }
         words = ["env", *(f"{key}={value}" for key, value in settings.items())]
         began = self.log_file.stat().st_size if self.log_file.exists() else 0

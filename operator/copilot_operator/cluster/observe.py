@@ -60,22 +60,13 @@ class LeaseName:
     name: str
 
 
-def registry(
-    observer: Observer, heartbeat: Callable[[], None], access: Access, started: Callable[[], None]
-) -> kopf.OperatorRegistry:
-    """Handlers for every kind, and the Lease whose renewals prove that watches are alive.
-
-    ``started`` is called once kopf has taken the process's signals, which is the moment to take them back.
-    """
+def registry(observer: Observer, heartbeat: Callable[[], None], access: Access) -> kopf.OperatorRegistry:
+    """Handlers for every kind, and the Lease whose renewals prove that watches are alive."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await connection_info(access)
-
-    @kopf.on.startup(registry=handlers)
-    async def begun(**_: Any) -> None:
-        started()
 
     def watch(kind: Kind) -> None:
         @kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers, id=kind.plural)

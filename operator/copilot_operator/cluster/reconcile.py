@@ -1,5 +1,6 @@
 """One cycle for one key: snapshot → plan → execute → status. What fails is said in status or tried again."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,10 @@ WAITING_AGAIN_S = 5.0  # for what no watch tells: foreign objects, missing stora
 
 @dataclass
 class Reconciler:
-    """``on_tenant`` hears every snapshot of a tenant (None: gone), ``after_pool`` of each pool that was written."""
+    """``on_tenant`` hears every snapshot of a tenant (None: gone), ``after_pool`` of each pool that was written.
+
+    ``doubtful`` keys are asked for before anything is done for them.
+    """
 
     api: KubeApi
     cache: Cache
@@ -35,12 +39,30 @@ class Reconciler:
     may_write: Callable[[], bool]
     on_tenant: Callable[[str, str, TenantSnapshot | None], None]
     after_pool: Callable[[PoolSnapshot], None]
+    doubtful: set[WorkKey] = field(default_factory=set)
     refused: dict[WorkKey, Finding] = field(default_factory=dict)
 
     async def __call__(self, key: WorkKey) -> float | None:
         """Seconds after which to look again, None if only an event can change the answer."""
         kind, namespace, name = key
+        if key in self.doubtful:
+            await self._confirm(key)
         return await (self._tenant(key, namespace, name) if kind == TENANT else self._pool(key, namespace, name))
+
+    async def _confirm(self, key: WorkKey) -> None:
+        """A watch that had to list anew does not tell what is gone. The garbage collector does: it takes the children.
+
+        Without this question they would be made again, for it to take, until the next resync.
+        """
+        kind, namespace, name = key
+        try:
+            live = await self.api.get(kind, namespace, name)
+        except Absent:
+            if ghost := self.cache.get(kind, namespace, name):
+                self.cache.drop(kind, ghost)
+        else:
+            self.cache.put(kind, live, asyncio.get_running_loop().time())
+        self.doubtful.discard(key)
 
     async def _tenant(self, key: WorkKey, namespace: str, name: str) -> float | None:
         snapshot = await self.gather.tenant(namespace, name)
@@ -95,8 +117,13 @@ class Reconciler:
         status = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "status": report.status}
         try:
             live = await self.api.apply(kind, status, subresource="status")
-        except (Absent, Conflict):
-            return  # deleted meanwhile; the uid keeps us from writing to, or making, a namesake
+        except Absent:
+            return  # deleted meanwhile
+        except Conflict:
+            # The uid keeps us from writing to, or making, a namesake. The same object is only a matter of a second try.
+            if self.cache.uid(kind, raw["metadata"]["namespace"], raw["metadata"]["name"]) == raw["metadata"]["uid"]:
+                raise
+            return
         self.cache.put(kind, live, 0.0)
         if report.event:
             await write_event(self.api, raw, report.event, snapshot.now)

@@ -85,7 +85,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
 
 TestAnyInterleaving = AnyInterleaving.TestCase
-TestAnyInterleaving.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAnyInterleaving.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_keys_come_in_the_order_in_which_they_were_asked_for() -> None:
