@@ -59,3 +59,9 @@ demo: venv ## From here to conversations with three tenants' own servers
 	$(BIN)/python -m tests.demo
 
 down: cluster-down ## Take the demo down, with its cluster
+
+# --- figures (not part of the tests) -------------------------------------------------------------
+
+.PHONY: bench-operator
+bench-operator: venv ## N tenants on simulated nodes against a bare client: N=100, or 100 and then 1000
+	$(BIN)/python -m tests.scale $(N)

@@ -23,7 +23,7 @@ from copilot_operator.cluster.client import AccessError, KubeApi, load_access
 from copilot_operator.cluster.errors import Absent, ApiError
 from copilot_operator.cluster.execute import Executor
 from copilot_operator.cluster.gather import Gatherer
-from copilot_operator.cluster.lease import Lease, LeaseLost
+from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost
 from copilot_operator.cluster.observe import LeaseName, owner_key, record, registry, settings
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.resync import PERIOD_S, Resync
@@ -250,9 +250,10 @@ class Operator:
     def not_live(self) -> str:
         """Why this process should be restarted: a watch that died and did not notice; "" if all is well."""
         now = asyncio.get_running_loop().time()
-        answers = now - self.lease.answered_at < 10.0
-        if self.synced_at and answers and now - self.heartbeat_at > HEARTBEAT_S:
-            return f"no event of the Lease's watch for {now - self.heartbeat_at:.0f} s although the API server answers"
+        answers = now - self.lease.answered_at < SILENCE_S
+        silent_s = now - max(self.heartbeat_at, self.lease.answering_since)  # watches, too, need time after an outage
+        if self.synced_at and answers and silent_s > HEARTBEAT_S:
+            return f"no event of the Lease's watch for {silent_s:.0f} s although the API server answers"
         for kind, missed in self.resync.missed.items():
             told, synced_at = self.router.told_at.get(kind, 0.0), self.synced_at or now
             if missed and told < synced_at - WATCH_LAG_S and now > synced_at + WATCH_LAG_S:

@@ -21,7 +21,7 @@ from tests.demo.story import DemoFailed, Story, wait_for
 from tests.support.application import ConnectionData
 from tests.support.installation import bring_images, install_operator, sample
 from tests.support.kube import NAMESPACE, Kube, KubeError, is_ready
-from tests.support.talk import Talk, TalkFailed, talk
+from tests.support.talk import Application, Talk, TalkFailed
 
 PLACE: Final = "copilot-demo"
 MARK: Final = "copilot-demo/run"  # label of the namespaces of all runs
@@ -39,6 +39,7 @@ class Scene:
     story: Story
     cluster: Cluster
     kube: Kube
+    application: Application
     run: str
     place: str  # namespace
 
@@ -52,7 +53,9 @@ def have_cluster(story: Story) -> Scene:
     with story.step(f"cluster ({cluster.kind})"):
         cluster.up()
     kube, run = Kube.of(cluster.kubeconfig), uuid.uuid4().hex[:8]
-    return Scene(story, cluster, kube, run, f"{PLACE}-{run}" if kube.find(NAMESPACE, "", PLACE) else PLACE)
+    place = f"{PLACE}-{run}" if kube.find(NAMESPACE, "", PLACE) else PLACE
+    # The client starts now: importing the SDK takes seconds, which pass while images come.
+    return Scene(story, cluster, kube, Application(cluster), run, place)
 
 
 def install(scene: Scene) -> None:
@@ -107,7 +110,7 @@ def converse(scene: Scene, model: Model, tenant: str, *prompts: str, resume: boo
         model=model.name,
         provider=model.provider,
     )
-    answers = talk(scene.cluster, what)
+    answers = scene.application.talk(what)
     for prompt, answer in zip(prompts, answers, strict=True):
         scene.story.say(f"  {tenant}: {prompt}")
         scene.story.say(f"  {tenant}'s server: {answer}")
@@ -172,6 +175,9 @@ def main() -> int:
             dump(scene.kube, scene.place)
             look_around(scene)
         return 1
+    finally:
+        if scene:
+            scene.application.close()
     look_around(scene)
     print(last_line)
     return 0

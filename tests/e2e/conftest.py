@@ -17,6 +17,7 @@ from tests.support.installation import bring_images, install_api, install_rights
 from tests.support.kube import NAMESPACE, Kube
 from tests.support.operator import OperatorProcess, rest_installed_operator, scale
 from tests.support.place import Place
+from tests.support.talk import Application
 
 MODEL_PLACE = "e2e-model"
 
@@ -38,6 +39,13 @@ def kube(cluster: Cluster) -> Kube:
     found = Kube.of(cluster.kubeconfig)
     install_api(found)
     return found
+
+
+@pytest.fixture(scope="session")
+def application(cluster: Cluster) -> Iterator[Application]:
+    """A client with the official SDK in the cluster's network."""
+    with Application(cluster) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +72,9 @@ def operator(running_operator: OperatorProcess) -> OperatorProcess:
 
 
 @pytest.fixture
-def place(kube: Kube, cluster: Cluster, operator: OperatorProcess) -> Iterator[Place]:
+def place(kube: Kube, cluster: Cluster, operator: OperatorProcess, application: Application) -> Iterator[Place]:
     """A namespace of the test's own."""
-    made = Place.make(kube, cluster, operator)
+    made = Place.make(kube, cluster, operator, application)
     yield made
     made.leave()
 

@@ -4,9 +4,9 @@
 """
 
 import asyncio
-import contextlib
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +29,8 @@ KILLS: Final = 7
 MOST_AWAKE: Final = 3  # a CLI takes 260 MB
 MEMORY: Final = ("768Mi", "1Gi", "1280Mi")
 SETTLED_S: Final = 120.0
+STANDBY_PORT: Final = 18_091
+TAKEN_OVER_S: Final = 15.0
 
 
 @dataclass
@@ -143,27 +145,17 @@ def _limit(pod: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def standby(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OperatorProcess]:
+def standby(place: Place, tmp_path: Path) -> Iterator[OperatorProcess]:
     """A second replica."""
-    monkeypatch.setenv("COPILOT_OPERATOR_PORT", str(STANDBY_PORT))
-    second = OperatorProcess(place.cluster, place.kube, tmp_path)
+    second = OperatorProcess(place.cluster, place.kube, tmp_path, port=STANDBY_PORT)
     second.start(wait=False)
     yield second
-    with contextlib.suppress(ProcessLookupError):
-        second.stop()
-
-
-STANDBY_PORT: Final = 18_091
-TAKEN_OVER_S: Final = 15.0
+    second.stop()
 
 
 async def test_of_two_replicas_one_acts_and_the_other_takes_over(place: Place, standby: OperatorProcess) -> None:
     def observes() -> bool:
-        url = f"http://127.0.0.1:{STANDBY_PORT}/readyz"
-        done = place.cluster.run_in_network(
-            ["curl", "--silent", "--fail", "--max-time", "5", url], timeout=10, check=False
-        )
-        return bool(done.returncode == 0)
+        return fetched(place, f"http://127.0.0.1:{STANDBY_PORT}/readyz") == "ok"
 
     await place.until(observes, within_s=30, what="the second replica has seen everything")
     place.pool()
@@ -193,6 +185,16 @@ async def test_of_two_replicas_one_acts_and_the_other_takes_over(place: Place, s
         assert live == sorted(map(server_of, [*names, "orphan"])), kind
     assert {name: _versions(place, name) for name in names[1:]} == {name: versions[name] for name in names[1:]}
     print(f"taken over within {taken_over_s:.1f} s")
+
+
+def fetched(place: Place, url: str) -> str:
+    """The text of a page in the cluster's network; nothing if there is none."""
+    program = (
+        "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode().strip())"
+    )
+    words = [sys.executable, "-c", program, url]
+    done = place.cluster.run_in_network(words, capture_output=True, text=True, timeout=15, check=False)
+    return str(done.stdout).strip()
 
 
 def _versions(place: Place, tenant: str) -> list[str]:

@@ -76,9 +76,18 @@ class Replica:
         return self.operator is not None and self.operator.lease.valid()
 
     async def probe(self, path: str) -> tuple[int, str]:
+        """Tries again while one process follows another."""
         timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self._url + path) as answer:
-            return answer.status, await answer.text()
+
+        async def ask() -> tuple[int, str] | None:
+            try:
+                async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self._url + path) as answer:
+                    return answer.status, await answer.text()
+            except aiohttp.ClientConnectionError:
+                return None
+
+        found: tuple[int, str] = await eventually(ask, within_s=10, what=f"{path} answers", every_s=0.1)
+        return found
 
     async def stop(self) -> None:
         """Raises what nobody expected the operator to end with."""
@@ -221,9 +230,13 @@ async def test_answers_of_429_500_and_409_delay_but_lose_nothing(bed: Bed) -> No
         await bed.apply(*(tenant(bed.namespace, name) for name in names))
         await bed.suspended(*names, within_s=60)
     assert all(fault.seen >= fault.every for fault in faults[:3]), "too few requests for these faults to strike"
-    await bed.quiet()
     for name in names:
-        assert all(await bed.children(name)), name
+
+        async def complete(name: str = name) -> bool:
+            return all(await bed.children(name))
+
+        await eventually(complete, within_s=40, what=f"{name} has all its children", every_s=0.2)
+    await bed.quiet()
     writes = {path: count for (_, path), count in bed.api.writes().items() if f"/{bed.namespace}/" in path}
     again = {path: count for path, count in writes.items() if count > 1 and not may_repeat(path)}
     assert not again, "written more than once although the server took the first"
@@ -336,6 +349,7 @@ async def test_an_outage_ends_and_everything_goes_on(bed: Bed) -> None:
 async def test_a_dead_watch_makes_liveness_fail(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await bed.replica.probe("/livez"))[0] == 200
     monkeypatch.setattr(app, "HEARTBEAT_S", 6.0)
+    await eventually(lambda: bed.api.open_watches("/leases$"), within_s=10, what="the Lease is watched")
     assert bed.api.mute("/leases$") == 1
 
     async def why() -> str:
@@ -347,19 +361,24 @@ async def test_a_dead_watch_makes_liveness_fail(bed: Bed, monkeypatch: pytest.Mo
     assert bed.replica.leads, "the API server answers, so the Lease must have been renewed"
 
 
-async def test_not_live_is_no_answer_to_an_outage(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restart cures no API server."""
-    monkeypatch.setattr(app, "HEARTBEAT_S", 3.0)
+async def test_an_outage_leaves_liveness_alone(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart cures no API server; and once it is back, the watches need a moment to find out."""
+    outage_s = 14.0
+    monkeypatch.setattr(app, "HEARTBEAT_S", outage_s - 2)
+    await eventually(lambda: bed.api.open_watches("/leases$"), within_s=10, what="the Lease is watched")
     clock = asyncio.get_running_loop().time
+
+    async def live_until(moment: float) -> bool:
+        status, text = await bed.replica.probe("/livez")
+        assert status == 200, text
+        return clock() > moment
+
     with bed.api.away():
-        began = clock()
-
-        async def look() -> bool:
-            status, text = await bed.replica.probe("/livez")
-            assert status == 200, text
-            return clock() - began > 12
-
-        await eventually(look, within_s=20, what="twelve seconds pass", every_s=0.5)
+        ends_at = clock() + outage_s
+        await eventually(lambda: live_until(ends_at), within_s=outage_s + 5, what="the outage lasts", every_s=0.3)
+    ends_at = clock() + 8
+    await eventually(lambda: live_until(ends_at), within_s=15, what="some time passes", every_s=0.3)
+    await bed.leading()
 
 
 async def test_not_ready_before_everything_was_listed(

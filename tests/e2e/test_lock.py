@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import sys
 import threading
 import time
 import uuid
@@ -17,7 +18,6 @@ import pytest
 from tests.support.eventually import eventually
 from tests.support.kube import Object
 from tests.support.place import Place
-from tests.support.talk import Talk, talk
 
 TENANT = "ida"
 TURN_S = 12
@@ -114,17 +114,11 @@ async def test_a_busy_pod_is_deleted_and_at_most_one_cli_runs(place: Place, prov
     place.pool()
     place.tenant(TENANT)
     await place.until_ready(TENANT)
-    connection = place.connection(TENANT)
     word = f"w{uuid.uuid4().hex[:8]}"
-
-    def say(*prompts: str, resume: bool = False) -> list[str]:
-        what = Talk(connection.address, connection.token, "session-lock", prompts, resume, provider=provider)
-        return talk(place.cluster, what)
-
     (old,) = place.pods(TENANT)
     census = Census(lock_of_the_cli_in(place, old))
     with counting(census):
-        turn = asyncio.create_task(asyncio.to_thread(say, f"remember NOTE={word} SLEEP={TURN_S}"), name="turn")
+        turn = asyncio.create_task(place.say(TENANT, provider, f"remember NOTE={word} SLEEP={TURN_S}"), name="turn")
         await place.until(lambda: _busy(place, old), within_s=40, what="the turn is under way", about=TENANT)
         deleted_at = time.monotonic()
         place.kube.kubectl("-n", place.namespace, "delete", "pod", old["metadata"]["name"], "--wait=false")
@@ -152,12 +146,13 @@ async def test_a_busy_pod_is_deleted_and_at_most_one_cli_runs(place: Place, prov
     assert len(census.seen) == 2, "not both CLIs were seen"
     assert census.waited, "the new pod's server did not stand in line for the lock"
     await place.until_ready(TENANT)
-    assert await asyncio.to_thread(say, "RECALL", resume=True) == [f"notes: {word}"]
+    assert await place.say(TENANT, provider, "RECALL", resume=True) == [f"notes: {word}"]
     print(f"lock: {census.rounds} counts, new pod served {ready_s:.1f} s after the deletion")
 
 
 def _busy(place: Place, pod: Object) -> bool:
     """What the agent says of its CLI."""
-    command = ["curl", "--silent", "--max-time", "3", f"http://{pod['status']['podIP']}:4322/state"]
-    done = place.cluster.run_in_network(command, capture_output=True, text=True, timeout=10, check=False)
+    program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+    words = [sys.executable, "-c", program, f"http://{pod['status']['podIP']}:4322/state"]
+    done = place.cluster.run_in_network(words, capture_output=True, text=True, timeout=15, check=False)
     return bool(re.search(r'"busy": ?[1-9]', done.stdout))

@@ -1,28 +1,20 @@
 """From a tenant to its server and back: the operator with its real rights, real Kubernetes, the real CLI."""
 
-import asyncio
 import time
 from typing import Any
 
 import pytest
 
-from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, TENANT
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, POOL, SECRET, SERVICE, TENANT
 from copilot_operator.domain.naming import server_of
 from tests.support.kube import NAMESPACE, conditions, is_ready
-from tests.support.place import Place
-from tests.support.talk import Talk, TalkFailed, talk
+from tests.support.place import POOL_NAME, Place
+from tests.support.talk import TalkFailed
 
 REPAIRED_S = 10.0
 # Seconds as a rule. If a pod takes more than 5 s to end, Kubernetes looks again after half of its grace period only.
 NAMESPACE_GONE_S = 360.0
 LONG_NAME = "-".join(["a-tenant-with-a-long-name"] * 10)[:253].rstrip("-")
-
-
-async def say(place: Place, tenant: str, provider: Any, *prompts: str, resume: bool = False) -> list[str]:
-    """Turns with the tenant's server through the official SDK, in the one session of the test."""
-    connection = place.connection(tenant)
-    what = Talk(connection.address, connection.token, f"session-{tenant}", prompts, resume, provider=provider)
-    return await asyncio.to_thread(talk, place.cluster, what)
 
 
 def running(place: Place, tenant: str) -> list[tuple[str, int]]:
@@ -52,9 +44,9 @@ async def test_tenant_becomes_ready_with_one_status_write_and_one_event(place: P
     connection = place.connection("ann")
     assert (connection.host, connection.port) == (f"copilot-ann.{place.namespace}.svc", 4321)
     assert connection.url == f"{connection.host}:{connection.port}"
-    talk(place.cluster, Talk(connection.address, connection.token, "none"))  # connect and ping
+    await place.ping("ann")
     with pytest.raises(TalkFailed):
-        talk(place.cluster, Talk(connection.address, "not-the-token", "none"))
+        await place.ping("ann", token="not-the-token")
     assert seconds < 30, f"Ready after {seconds:.1f} s"
 
 
@@ -63,7 +55,7 @@ async def test_suspension_and_wake_keep_the_session(place: Place, provider: Any)
     place.tenant("ben")
     await place.until_ready("ben")
     token = place.connection("ben").token
-    await say(place, "ben", provider, "remember NOTE=walnut")
+    await place.say("ben", provider, "remember NOTE=walnut")
 
     place.tenant("ben", suspended=True)
     await place.until_reason("ben", "Suspended", within_s=60)
@@ -73,7 +65,7 @@ async def test_suspension_and_wake_keep_the_session(place: Place, provider: Any)
 
     place.tenant("ben", suspended=False)
     await place.until_ready("ben")
-    assert await say(place, "ben", provider, "RECALL", resume=True) == ["notes: walnut"]
+    assert await place.say("ben", provider, "RECALL", resume=True) == ["notes: walnut"]
     assert place.connection("ben").token == token
 
 
@@ -81,7 +73,7 @@ async def test_retained_volume_is_found_again(place: Place, provider: Any) -> No
     place.pool()
     place.tenant("cleo", deletionPolicy="Retain")
     await place.until_ready("cleo")
-    await say(place, "cleo", provider, "remember NOTE=hazel")
+    await place.say("cleo", provider, "remember NOTE=hazel")
     claim = place.claim("cleo")
     assert claim
 
@@ -100,7 +92,7 @@ async def test_retained_volume_is_found_again(place: Place, provider: Any) -> No
 
     place.tenant("cleo", deletionPolicy="Delete")
     await place.until_ready("cleo")
-    assert await say(place, "cleo", provider, "RECALL", resume=True) == ["notes: hazel"]
+    assert await place.say("cleo", provider, "RECALL", resume=True) == ["notes: hazel"]
     place.kube.delete(TENANT, place.namespace, "cleo")
     await place.until(lambda: place.claim("cleo") is None, within_s=60, what="the volume goes with its tenant now")
 
@@ -158,8 +150,7 @@ async def test_drift_is_repaired_and_the_server_runs_on(place: Place) -> None:
 
     await place.until(lambda: running(place, "emil") == before, within_s=60, what="the same pod, alone", about="emil")
     await place.until_ready("emil")
-    connection = place.connection("emil")
-    talk(place.cluster, Talk(connection.address, connection.token, "none"))
+    await place.ping("emil")
 
 
 async def test_tenant_waits_for_its_pool(place: Place) -> None:
@@ -227,6 +218,44 @@ async def test_what_is_not_ours_is_not_touched(place: Place) -> None:
     await place.until_ready("jan")
 
 
+async def test_pool_deleted_while_in_use_stops_no_server(place: Place, provider: Any) -> None:
+    place.pool()
+    place.tenant("lea")
+    await place.until_ready("lea")
+    before, token = running(place, "lea"), place.connection("lea").token
+
+    place.kube.delete(POOL, place.namespace, POOL_NAME)
+    await place.until_reason("lea", "PoolNotFound")
+    assert running(place, "lea") == before
+    await place.say("lea", provider, "remember NOTE=ash")
+
+    place.pool()
+    await place.until_ready("lea")
+    assert running(place, "lea") == before
+    assert place.connection("lea").token == token
+    assert await place.say("lea", provider, "RECALL", resume=True) == ["notes: ash"]
+
+
+async def test_missing_storage_class_is_named(place: Place) -> None:
+    place.pool(storage={"size": "128Mi", "storageClassName": "no-such-class"})
+    place.tenant("mo")
+    condition = await place.until_reason("mo", "StorageClassNotFound")
+    assert "'no-such-class'" in condition["message"]
+    assert conditions(place.get("mo"))["StorageReady"]["status"] == "False"
+    assert place.deployment("mo") is None
+
+
+async def test_names_that_look_alike_have_servers_of_their_own(place: Place) -> None:
+    names = ["n.o", "n-o", "n--o"]
+    place.pool()
+    for name in names:
+        place.tenant(name, suspended=True)
+    await place.until(
+        lambda: all(place.deployment(name) for name in names), within_s=20, what="three Deployments", about=names[0]
+    )
+    assert len({server_of(name) for name in names}) == 3
+
+
 async def test_longest_name(place: Place) -> None:
     name = LONG_NAME + "x" * (253 - len(LONG_NAME))
     assert len(name) == 253
@@ -234,8 +263,7 @@ async def test_longest_name(place: Place) -> None:
     place.tenant(name)
     await place.until_ready(name)
     assert len(server_of(name)) <= 63
-    connection = place.connection(name)
-    talk(place.cluster, Talk(connection.address, connection.token, "none"))
+    await place.ping(name)
 
 
 async def test_restart_of_the_operator_writes_nothing(place: Place) -> None:

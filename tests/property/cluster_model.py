@@ -81,7 +81,7 @@ class Cluster:
             case Apply(kind, manifest, _):
                 name = manifest["metadata"]["name"]
                 before = self.live(kind, name)
-                assert before is None or manifest["metadata"].get("ownerReferences", []) == [] or _adoptable(before, manifest)
+                assert before is None or _adoptable(before, manifest), f"two controllers in {kind} {name}"
                 after = merged(self.applied.get((kind, name)), before, without_nothing(manifest))
                 self.applied[kind, name] = manifest
                 self._store(kind, name, after)
@@ -175,8 +175,7 @@ class Cluster:
 
 def _adoptable(before: Manifest, manifest: Manifest) -> bool:
     """Two controllers in one object are refused by the API server."""
-    owner = controller_uid(before)
-    return owner is None or owner == controller_uid(manifest)
+    return len({controller_uid(before), controller_uid(manifest)} - {None}) <= 1
 
 
 def merged(applied: Any, live: Any, wanted: Any) -> Any:
@@ -206,7 +205,7 @@ def with_defaults(kind: Kind, manifest: Manifest) -> Manifest:
     if kind == SERVICE:
         made["spec"] = {"clusterIP": "10.1.0.1", "sessionAffinity": "None", "ipFamilies": ["IPv4"]} | made["spec"]
     if kind == CLAIM:
-        made["spec"] = {"volumeMode": "Filesystem", "volumeName": "pvc-1", "storageClassName": "standard"} | made["spec"]
+        made["spec"] = {"volumeMode": "Filesystem", "storageClassName": "standard"} | made["spec"]
     if kind == DEPLOYMENT:
         pod = made["spec"]["template"]["spec"]
         pod |= {"dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler"}

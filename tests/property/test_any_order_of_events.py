@@ -433,7 +433,7 @@ class AnyOrder(RuleBasedStateMachine):
             (pod,) = cluster.pods
             (cli,) = pod.template["spec"]["containers"]
             own = tenant.spec.server.resources if tenant.spec.server else None
-            memory = (own and own.requests or {}).get("memory", "384Mi").replace("1024Mi", "1Gi")
+            memory = ((own and own.requests) or {}).get("memory", "384Mi").replace("1024Mi", "1Gi")
             assert (pod.ready, phase, cli["image"]) == (True, "Ready", tenant.pool.spec.server.image)
             assert cli["resources"]["requests"]["memory"] == memory
             assert pod.template["spec"]["terminationGracePeriodSeconds"] == 600
@@ -453,7 +453,7 @@ def people_want(tenant: TenantSnapshot) -> Any:
     own = tenant.spec.server.resources if tenant.spec.server else None
     return (
         tenant.pool.spec.server.image,
-        (own and own.requests or {}).get("memory"),
+        ((own and own.requests) or {}).get("memory"),
         tenant.pool.restarted_at,
         tenant.credential and tenant.credential.digest,
         tenant.token.value,

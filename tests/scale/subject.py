@@ -16,7 +16,7 @@ from copilot_operator.cluster.client import FIELD_MANAGER, KubeApi
 from copilot_operator.domain.kinds import EVENT, POOL, TENANT
 from copilot_operator.domain.manifest import Manifest
 from tests.scale.client import Countdown, apply_all, client, condition, make_namespace, say, watching
-from tests.scale.objects import OPERATOR_IN, TENANTS_IN, pool, tenant
+from tests.scale.objects import TENANTS_IN, pool, tenant
 from tests.scale.process import Figures, OperatorProcess
 
 IDLE_S: Final = float(os.environ.get("COPILOT_BENCH_IDLE_S", "60"))
@@ -26,7 +26,6 @@ QUIET_S: Final = 20.0  # longer than whatever the operator puts off
 async def measure(count: int, log: Path, command: tuple[str, ...]) -> dict[str, Any]:
     operator = OperatorProcess(log, command)
     async with client() as api:
-        await make_namespace(api, OPERATOR_IN)
         await make_namespace(api, TENANTS_IN)
         try:
             await operator.start()

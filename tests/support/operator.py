@@ -28,6 +28,7 @@ class OperatorProcess:
     kube: Kube
     directory: Path
     image: str = "copilot-operator:dev"
+    port: int = 0  # of /livez, /readyz and /metrics; 0 is any
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -44,7 +45,7 @@ class OperatorProcess:
             "COPILOT_OPERATOR_IMAGE": self.image,
             "POD_NAMESPACE": OPERATOR_NAMESPACE,
             "POD_NAME": "operator-under-test",
-            "COPILOT_OPERATOR_PORT": "0",
+            "COPILOT_OPERATOR_PORT": str(self.port),
         }
         words = ["env", *(f"{key}={value}" for key, value in settings.items())]
         began = self.log_file.stat().st_size if self.log_file.exists() else 0

@@ -1,5 +1,6 @@
 """A namespace of a test, with what tests do in one: pools, tenants, waiting for what their status says."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from tests.support.application import ConnectionData
 from tests.support.eventually import eventually
 from tests.support.kube import NAMESPACE, Kube, Object, conditions, is_ready, pods_of, ready_reason
 from tests.support.operator import OperatorProcess
+from tests.support.talk import Application, Talk
 
 POOL_NAME: Final = "pool"
 CLI_IMAGE: Final = "copilot-cli:1.0.102"
@@ -27,13 +29,14 @@ class Place:
     kube: Kube
     cluster: Cluster
     operator: OperatorProcess
+    application: Application
     namespace: str
 
     @classmethod
-    def make(cls, kube: Kube, cluster: Cluster, operator: OperatorProcess) -> "Place":
+    def make(cls, kube: Kube, cluster: Cluster, operator: OperatorProcess, application: Application) -> "Place":
         name = f"e2e-{uuid.uuid4().hex[:8]}"
         kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        return cls(kube, cluster, operator, name)
+        return cls(kube, cluster, operator, application, name)
 
     def pool(self, name: str = POOL_NAME, *, image: str = CLI_IMAGE, **spec: Any) -> Object:
         """Apply a pool; ``spec`` is added to the little that every pool needs."""
@@ -77,6 +80,17 @@ class Place:
 
     def connection(self, tenant: str) -> ConnectionData:
         return ConnectionData.of(self.kube, self.namespace, tenant)
+
+    async def say(self, tenant: str, provider: Any, *prompts: str, resume: bool = False) -> list[str]:
+        """Turns with the tenant's server through the official SDK, in the one session that a test has with it."""
+        connection = self.connection(tenant)
+        what = Talk(connection.address, connection.token, f"session-{tenant}", prompts, resume, provider=provider)
+        return await asyncio.to_thread(self.application.talk, what)
+
+    async def ping(self, tenant: str, *, token: str | None = None) -> None:
+        """Connect and ping as an application does; raises TalkFailed."""
+        connection = self.connection(tenant)
+        await asyncio.to_thread(self.application.talk, Talk(connection.address, token or connection.token))
 
     async def until(
         self, condition: Callable[[], Any | Awaitable[Any]], *, within_s: float, what: str, about: str = ""

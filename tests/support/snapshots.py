@@ -1,4 +1,4 @@
-"""Builders of what decisions see: a tenant, its pool, pods and snapshots. Everything has a default; say what matters."""
+"""Builders of what decisions see: tenant, pool, pods, snapshots. Everything has a default; say what matters."""
 
 import copy
 from collections.abc import Mapping

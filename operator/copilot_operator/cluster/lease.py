@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 DURATION_S: Final = 10.0
 RENEW_DEADLINE_S: Final = 7.0
 RETRY_S: Final = 1.5
+SILENCE_S: Final = 10.0  # so long without an answer means that the API server is away
 
 
 class LeaseLost(Exception):
@@ -36,7 +37,9 @@ class Lease:
         self._seen: tuple[object, ...] = ()
         self._seen_at = 0.0
         self._renewed_at = float("-inf")
+        self._ours: Manifest | None = None  # as our last write left it: a renewal is one request, not two
         self.answered_at = float("-inf")  # when the API server last answered us, monotonic seconds
+        self.answering_since = float("-inf")  # when it began to, after a silence
 
     def valid(self) -> bool:
         """Whether we may act now; asked before each write."""
@@ -75,6 +78,8 @@ class Lease:
         except (ApiError, TimeoutError) as error:
             log.warning("lease not renewed", extra={"error": str(error)})
             return False
+        if _now() - self.answered_at > SILENCE_S:
+            self.answering_since = _now()
         self.answered_at = _now()
         if won:
             self._renewed_at = started
@@ -83,6 +88,8 @@ class Lease:
         return won
 
     async def _write(self) -> bool:
+        if (ours := self._ours) and await self._won(self._api.replace(LEASE, self._renewed(ours))):
+            return True
         try:
             lease = await self._api.get(LEASE, self._namespace, self._name)
         except Absent:
@@ -92,7 +99,10 @@ class Lease:
         spec = lease.get("spec") or {}
         if not self._may_take(spec):
             return False
-        return await self._won(self._api.replace(LEASE, lease | {"spec": self._spec(spec)}))
+        return await self._won(self._api.replace(LEASE, self._renewed(lease)))
+
+    def _renewed(self, lease: Manifest) -> Manifest:
+        return lease | {"spec": self._spec(lease.get("spec") or {})}
 
     def _may_take(self, spec: Manifest) -> bool:
         record = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
@@ -115,8 +125,9 @@ class Lease:
         }
 
     async def _won(self, write: Awaitable[Manifest]) -> bool:
+        self._ours = None  # unless the answer tells us: a write that is given up may land all the same
         try:
-            await write
+            self._ours = await write
         except Conflict:
             return False  # somebody was faster
         return True

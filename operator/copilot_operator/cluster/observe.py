@@ -112,6 +112,7 @@ def settings(lease: LeaseName) -> kopf.OperatorSettings:
     found.networking.connect_timeout = 10
     found.queueing.idle_timeout = 1  # seconds a task per object lingers; also what a stop waits for
     found.queueing.exit_timeout = 1
+    found.queueing.idle_timeout = 0.2  # kopf keeps a task and the last body of each object for so long, default 5 s
     found.posting.enabled = False
     found.scanning.disabled = True
     found.process.ultimate_exiting_timeout = 20

@@ -97,7 +97,7 @@ def _ours_changed(live: Manifest, wanted: Manifest) -> bool:
 
 
 def _stamps_lost(live: Manifest, wanted: Manifest) -> bool:
-    """Somebody removed our annotations. If the template is as wanted all the same, that is drift and no change of ours."""
+    """Somebody removed our annotations. If the template is as wanted all the same, that is drift, no change of ours."""
     template = first_difference(wanted["spec"]["template"], live.get("spec", {}).get("template"))
     return APPLIED_ANNOTATION not in annotations_of(live) and template is None
 

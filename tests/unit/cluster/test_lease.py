@@ -232,8 +232,8 @@ delay = st.sampled_from([0.0, 0.0, 0.0, 0.1, 1.0, 3.0, 6.0, 9.0, 14.0])
 delays = st.lists(st.tuples(delay, delay), max_size=25)
 
 
-@settings(max_examples=40, deadline=None)
-@given(first=delays, second=delays, handover=st.integers(0, 60))
+@settings(max_examples=25, deadline=None)
+@given(first=delays, second=delays, handover=st.integers(0, 120))
 def test_two_candidates_are_never_valid_at_once_however_the_api_server_hangs(
     first: list[tuple[float, float]], second: list[tuple[float, float]], handover: int
 ) -> None:
@@ -248,7 +248,7 @@ def test_two_candidates_are_never_valid_at_once_however_the_api_server_hangs(
                 await asyncio.sleep(1.0)
 
         tasks = [asyncio.create_task(compete(lease)) for lease in leases]
-        for moment in range(200):
+        for moment in range(120):
             await asyncio.sleep(0.45)
             assert sum(lease.valid() for lease in leases) <= 1
             if moment == handover:

@@ -42,7 +42,7 @@ def edited(path: str, value: Any, **more: Any) -> Manifest:
 
 @dataclass(frozen=True)
 class Case:
-    """Given what is there: the stage, the reason (its beginning) and what is done ("", "stop" or "apply <replicas>")."""
+    """Given what is there: the stage, how the reason begins, and what is done ("", "stop" or "apply <replicas>")."""
 
     stage: Stage
     why: str
@@ -57,7 +57,8 @@ class Case:
 IMAGE_FIELD = "spec/template/spec/containers/0/image"
 ANNOTATIONS = "metadata/annotations"
 PREFIX = "copilot-operator.io"
-STUCK = {"replicas": 2, "updatedReplicas": 1, "conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]}
+LATE = {"type": "Progressing", "reason": "ProgressDeadlineExceeded"}
+STUCK = {"replicas": 2, "updatedReplicas": 1, "conditions": [LATE]}
 WITHOUT_STAMPS = {f"{PREFIX}/tenant-name": "alice"}
 CASES = {
     # nothing there

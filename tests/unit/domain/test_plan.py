@@ -13,7 +13,16 @@ from copilot_operator.domain.desired.pool import network_policy, service_account
 from copilot_operator.domain.desired.service import service
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, NETWORK_POLICY, SECRET, SERVICE
 from copilot_operator.domain.lifecycle import Move, Stage
-from copilot_operator.domain.plan import TOKENS_PER_SHARD, Apply, Delete, Scale, Step, TenantPlan, plan_pool, plan_tenant
+from copilot_operator.domain.plan import (
+    TOKENS_PER_SHARD,
+    Apply,
+    Delete,
+    Scale,
+    Step,
+    TenantPlan,
+    plan_pool,
+    plan_tenant,
+)
 from copilot_operator.domain.secrets import as_observed
 from copilot_operator.domain.snapshot import Children, Finding, PoolSnapshot, ServerToken, Storage, TenantSnapshot
 from tests.support.snapshots import NO_SECRET, a_pod, a_pool, a_pool_snapshot, a_snapshot, a_tenant
@@ -79,7 +88,11 @@ def test_a_tenant_whose_resources_do_not_go_with_the_pools_is_left_as_it_is() ->
 
 @pytest.mark.parametrize(
     ("more", "stage"),
-    [({"pods": (a_pod(),)}, Stage.SERVING), ({"pods": ()}, Stage.STARTING), ({"pods": (), "children": Children()}, Stage.STOPPED)],
+    [
+        ({"pods": (a_pod(),)}, Stage.SERVING),
+        ({"pods": ()}, Stage.STARTING),
+        ({"pods": (), "children": Children()}, Stage.STOPPED),
+    ],
 )
 @pytest.mark.parametrize("by", ["tenant", "pool"])
 def test_a_paused_tenant_is_looked_at_only(by: str, more: dict[str, Any], stage: Stage) -> None:

@@ -24,14 +24,17 @@ def row(name: str, status: str, reason: str, message: str) -> dict[str, Any]:
 
 
 def test_the_whole_status_of_a_pool() -> None:
-    servers = (Server(True, True, "cli:2"), Server(True, False, "cli:1"), Server(True, True, "cli:2"), Server(False, False, "cli:0"))
+    new, young, stopped = Server(True, True, "cli:2"), Server(True, False, "cli:1"), Server(False, False, "cli:0")
+    servers = (new, young, new, stopped)
     found = pool_report(a_pool_snapshot(members=frozenset("abcde"), servers=servers))
     assert found.status == {
         "observedGeneration": 1,
         "tenants": 5,
         "replicas": 3,
         "readyReplicas": 2,
-        "selector": "app.kubernetes.io/managed-by=copilot-operator,app.kubernetes.io/name=copilot,copilot-operator.io/pool=saas",
+        "selector": (
+            "app.kubernetes.io/managed-by=copilot-operator,app.kubernetes.io/name=copilot,copilot-operator.io/pool=saas"
+        ),
         "versions": [{"image": "cli:1", "servers": 1}, {"image": "cli:2", "servers": 2}],
         "conditions": [
             row("Ready", "True", "PoolReady", "Tenants can use the pool"),

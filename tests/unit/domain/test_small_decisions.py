@@ -72,7 +72,7 @@ def test_an_observed_secret_holds_digests_and_of_annotations_only_ours() -> None
                     "copilot-operator.io/tenant-name": "alice",
                 },
             },
-            "data": {"token": base64.b64encode(b"gho_secret").decode(), "blank": "", "not base64": "%", "bytes": "/w=="},
+            "data": {"token": "Z2hvX3NlY3JldA==", "blank": "", "not base64": "%", "bytes": "/w=="},
         }
     )
     assert found == {
@@ -111,9 +111,7 @@ KEPT: Manifest = {
         pytest.param(DEPLOYMENT, child(owner("1", kind="Release")), "NameTaken", id="somebody else's"),
         pytest.param(DEPLOYMENT, child(owner("1", name="bob")), "NameTaken", id="another tenant's"),
         pytest.param(DEPLOYMENT, child(owner("1")), "PreviousRemains", id="a former tenant's of this name"),
-        pytest.param(
-            DEPLOYMENT, child(owner("uid-alice"), deletionTimestamp="x"), "PreviousRemains", id="ours, going"
-        ),
+        pytest.param(DEPLOYMENT, child(owner("uid-alice"), deletionTimestamp="x"), "PreviousRemains", id="ours, going"),
         pytest.param(DEPLOYMENT, child(**KEPT), "NameTaken", id="only claims are kept"),
         pytest.param(DEPLOYMENT, child(owner("uid-alice", controller=False)), "PreviousRemains", id="not controlled"),
         pytest.param(CLAIM, child(**KEPT), None, id="a retained claim"),
@@ -145,8 +143,7 @@ def test_only_the_controllers_uid_and_retention_make_a_child_ours(kind: Kind, li
         ({"requests": {"memory": "3Gi"}, "limits": {"memory": "4Gi"}}, None),
         (
             {"requests": {"memory": "3Gi"}},
-            "spec.server.resources: with the pool's resources, "
-            "the request of 3Gi memory is above the limit of 2Gi",
+            "spec.server.resources: with the pool's resources, the request of 3Gi memory is above the limit of 2Gi",
         ),
         (
             {"limits": {"cpu": "50m"}},

@@ -30,7 +30,8 @@ def running(snapshot: TenantSnapshot | None = None, **more: Any) -> TenantSnapsh
     live["status"] = {"replicas": 1, "readyReplicas": 1, "observedGeneration": 1}
     bound = claim(found) | {"status": {"phase": "Bound"}}
     children = Children(live, service(found), bound, as_observed(connection(found)))
-    return replace(found, **({"children": children, "pods": (a_pod(),), "reading": HEALTHY} | more))
+    ordinary: dict[str, Any] = {"children": children, "pods": (a_pod(),), "reading": HEALTHY}
+    return replace(found, **(ordinary | more))
 
 
 def stopped(snapshot: TenantSnapshot) -> TenantSnapshot:
@@ -306,3 +307,18 @@ def test_ready_is_never_true_without_a_ready_pod(stage: str) -> None:
     snapshot = running(pods=pods)  # the reading is that of a former pod
     found = report(later(snapshot, report(running()).status))
     assert condition(found.status) == ("False", "Starting")
+
+
+@pytest.mark.parametrize("reading", [HEALTHY, SILENT], ids=str)
+def test_after_a_restart_of_the_operator_a_serving_server_is_what_was_said_of_it(reading: Reading) -> None:
+    snapshot = running(reading=reading)
+    restarted = replace(later(snapshot, report(snapshot).status), reading=Reading())
+    assert report(restarted) == Report()
+
+
+def test_a_lost_credential_of_a_running_server_is_told_beside_ready_with_an_event() -> None:
+    snapshot = running(a_snapshot(credential=CREDENTIAL))
+    lost = report(replace(later(snapshot, report(snapshot).status), credential=NO_SECRET))
+    assert condition(lost.status) == ("True", "ServerReady")
+    assert condition(lost.status, "CredentialsReady") == ("False", "SecretNotFound")
+    assert lost.event == Event("Warning", "SecretNotFound", "Secret github does not exist")

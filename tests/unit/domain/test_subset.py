@@ -126,4 +126,6 @@ def test_another_label_in_a_selector_is_a_difference_since_it_selects_something_
 
 
 def test_labels_of_others_stay() -> None:
-    assert first_difference({"metadata": {"labels": {"a": "1"}}}, {"metadata": {"labels": {"a": "1", "b": "2"}}}) is None
+    assert (
+        first_difference({"metadata": {"labels": {"a": "1"}}}, {"metadata": {"labels": {"a": "1", "b": "2"}}}) is None
+    )

@@ -74,8 +74,8 @@ class AnyInterleaving(RuleBasedStateMachine):
             self.queue.done(key)
         self.now += 10.0
         rest = []
-        while (key := self.queue.take()) is not None:
-            rest.append(key)
+        while (taken := self.queue.take()) is not None:
+            rest.append(taken)
         assert sorted(rest) == sorted({*self.asked, *self.due})
 
     def _ask(self, key: str) -> None:

@@ -6,8 +6,8 @@ from copilot_operator.api.duration import duration_s
 from copilot_operator.api.resources import overlay
 from copilot_operator.domain.desired.common import child, selector, stamped, tenant_labels
 from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
-from copilot_operator.domain.kinds import DEPLOYMENT
 from copilot_operator.domain.fit import own_resources
+from copilot_operator.domain.kinds import DEPLOYMENT
 from copilot_operator.domain.manifest import Manifest, annotations_of, digest
 from copilot_operator.domain.naming import (
     INTENT_ANNOTATION,
