@@ -5,25 +5,15 @@ from typing import Any
 
 import pytest
 
-from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, POOL, SECRET, SERVICE, TENANT
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, TENANT
 from copilot_operator.domain.naming import server_of
 from tests.support.kube import NAMESPACE, conditions, is_ready
-from tests.support.place import POOL_NAME, Place
+from tests.support.place import Place
 from tests.support.talk import TalkFailed
 
 REPAIRED_S = 10.0
 # Seconds as a rule. If a pod takes more than 5 s to end, Kubernetes looks again after half of its grace period only.
 NAMESPACE_GONE_S = 360.0
-LONG_NAME = "-".join(["a-tenant-with-a-long-name"] * 10)[:253].rstrip("-")
-
-
-def running(place: Place, tenant: str) -> list[tuple[str, int]]:
-    """Pods of a tenant that do not end, and how often the containers of each were started again."""
-    return [
-        (pod["metadata"]["uid"], sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ())))
-        for pod in place.pods(tenant)
-        if "deletionTimestamp" not in pod["metadata"]
-    ]
 
 
 async def test_tenant_becomes_ready_with_one_status_write_and_one_event(place: Place) -> None:
@@ -115,7 +105,7 @@ async def test_drift_is_repaired_and_the_server_runs_on(place: Place) -> None:
     place.tenant("emil")
     await place.until_ready("emil")
     kube, namespace, server = place.kube, place.namespace, server_of("emil")
-    before, secret, deployment = running(place, "emil"), place.secret_of("emil"), place.deployment("emil")
+    before, secret, deployment = place.running("emil"), place.secret_of("emil"), place.deployment("emil")
     assert secret
     assert deployment
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
@@ -148,122 +138,9 @@ async def test_drift_is_repaired_and_the_server_runs_on(place: Place) -> None:
     kube.kubectl("-n", namespace, "set", "image", f"deployment/{server}", "copilot=somebody/elses:image")
     await place.until(lambda: cli_image() == image, within_s=REPAIRED_S, what="our image again", about="emil")
 
-    await place.until(lambda: running(place, "emil") == before, within_s=60, what="the same pod, alone", about="emil")
+    await place.until(lambda: place.running("emil") == before, within_s=60, what="the same pod, alone", about="emil")
     await place.until_ready("emil")
     await place.ping("emil")
-
-
-async def test_tenant_waits_for_its_pool(place: Place) -> None:
-    place.tenant("finn", pool="later")
-    condition = await place.until_reason("finn", "PoolNotFound")
-    assert "'later'" in condition["message"]
-    assert place.get("finn")["status"]["phase"] == "Pending"
-    assert place.deployment("finn") is None
-    place.pool("later")
-    await place.until_ready("finn")
-
-
-@pytest.mark.parametrize(
-    ("values", "usable", "reason"),
-    [
-        pytest.param(None, True, "SecretNotFound", id="missing"),
-        pytest.param({"token": "gho_x"}, False, "SecretNotUsable", id="unlabelled"),
-        pytest.param({"other": "gho_x"}, True, "SecretKeyNotFound", id="keyless"),
-        pytest.param({"token": "  "}, True, "SecretEmpty", id="empty"),
-    ],
-)
-async def test_unusable_credential_is_named_and_no_pod_is_made(
-    place: Place, values: dict[str, str] | None, usable: bool, reason: str
-) -> None:
-    if values is not None:
-        place.secret("gus-token", values, usable=usable)
-    place.pool()
-    place.tenant("gus", auth={"gitHub": {"tokenSecretRef": {"name": "gus-token", "key": "token"}}})
-    condition = await place.until_reason("gus", reason)
-    assert "gus-token" in condition["message"]
-    assert "gho_x" not in condition["message"]
-    assert conditions(place.get("gus"))["CredentialsReady"]["reason"] == reason
-    assert place.pods("gus") == []
-
-    place.secret("gus-token", {"token": "gho_x"})
-    await place.until(lambda: place.deployment("gus"), within_s=20, what="it goes on once mended", about="gus")
-
-
-async def test_image_that_cannot_be_pulled_is_named_and_holds_up_nobody(place: Place) -> None:
-    place.pool("broken", image="copilot-cli:no-such-version")
-    place.pool()
-    place.tenant("hal", pool="broken")
-    place.tenant("ida")
-    condition = await place.until_reason("hal", "ImagePullFailed", within_s=90)
-    assert "copilot-cli:no-such-version" in condition["message"]
-    assert place.get("hal")["status"]["phase"] == "Failed"
-    await place.until_ready("ida")
-
-
-async def test_what_is_not_ours_is_not_touched(place: Place) -> None:
-    name = server_of("jan")
-    metadata = {"name": name, "namespace": place.namespace}
-    spec = {"ports": [{"port": 80}], "selector": {"app": "theirs"}}
-    theirs = place.kube.create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
-    place.pool()
-    place.tenant("jan")
-    condition = await place.until_reason("jan", "NameTaken")
-    assert f"Service {name}" in condition["message"]
-    live = place.service("jan")
-    assert live
-    assert live["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
-    assert place.deployment("jan") is None
-
-    place.kube.delete(SERVICE, place.namespace, name)
-    await place.until_ready("jan")
-
-
-async def test_pool_deleted_while_in_use_stops_no_server(place: Place, provider: Any) -> None:
-    place.pool()
-    place.tenant("lea")
-    await place.until_ready("lea")
-    before, token = running(place, "lea"), place.connection("lea").token
-
-    place.kube.delete(POOL, place.namespace, POOL_NAME)
-    await place.until_reason("lea", "PoolNotFound")
-    assert running(place, "lea") == before
-    await place.say("lea", provider, "remember NOTE=ash")
-
-    place.pool()
-    await place.until_ready("lea")
-    assert running(place, "lea") == before
-    assert place.connection("lea").token == token
-    assert await place.say("lea", provider, "RECALL", resume=True) == ["notes: ash"]
-
-
-async def test_missing_storage_class_is_named(place: Place) -> None:
-    place.pool(storage={"size": "128Mi", "storageClassName": "no-such-class"})
-    place.tenant("mo")
-    condition = await place.until_reason("mo", "StorageClassNotFound")
-    assert "'no-such-class'" in condition["message"]
-    assert conditions(place.get("mo"))["StorageReady"]["status"] == "False"
-    assert place.deployment("mo") is None
-
-
-async def test_names_that_look_alike_have_servers_of_their_own(place: Place) -> None:
-    names = ["n.o", "n-o", "n--o"]
-    place.pool()
-    for name in names:
-        place.tenant(name, suspended=True)
-    await place.until(
-        lambda: all(place.deployment(name) for name in names), within_s=20, what="three Deployments", about=names[0]
-    )
-    assert len({server_of(name) for name in names}) == 3
-
-
-async def test_longest_name(place: Place) -> None:
-    name = LONG_NAME + "x" * (253 - len(LONG_NAME))
-    assert len(name) == 253
-    place.pool()
-    place.tenant(name)
-    await place.until_ready(name)
-    assert len(server_of(name)) <= 63
-    await place.ping(name)
 
 
 async def test_restart_of_the_operator_writes_nothing(place: Place) -> None:

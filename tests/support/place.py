@@ -78,6 +78,14 @@ class Place:
     def pods(self, tenant: str) -> list[Object]:
         return list(pods_of(self.kube, self.namespace, slug(tenant)))
 
+    def running(self, tenant: str) -> list[tuple[str, int]]:
+        """Pods of a tenant that do not end, and how often the containers of each were started again."""
+        return [
+            (pod["metadata"]["uid"], sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ())))
+            for pod in self.pods(tenant)
+            if "deletionTimestamp" not in pod["metadata"]
+        ]
+
     def connection(self, tenant: str) -> ConnectionData:
         return ConnectionData.of(self.kube, self.namespace, tenant)
 

@@ -6,6 +6,8 @@ from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.snapshot import Finding, Pod
 
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+# What the scheduler says of a pod whose volume is still being made; a thousand at once take minutes. No node's fault.
+VOLUME_PENDING: Final = "unbound immediate PersistentVolumeClaims"
 CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -20,6 +22,7 @@ def pod_view(pod: Manifest) -> Pod:
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
     refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    message = str(scheduled.get("message", ""))
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -27,7 +30,7 @@ def pod_view(pod: Manifest) -> Pod:
         ready=conditions.get("Ready", {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         waiting=_waiting(status),
-        unschedulable=str(scheduled.get("message", "")) if refused else None,
+        unschedulable=message if refused and VOLUME_PENDING not in message else None,
     )
 
 

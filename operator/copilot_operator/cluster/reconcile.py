@@ -80,6 +80,8 @@ class Reconciler:
         waits = snapshot.unusable or snapshot.children.obstacle or snapshot.storage.finding
         if waits or snapshot.refused:
             return REFUSED_AGAIN_S if snapshot.refused else WAITING_AGAIN_S
+        if snapshot.pool and snapshot.token is None and not snapshot.deleted:
+            return WAITING_AGAIN_S  # its pool wakes it, unless the answer to the pool's write got lost
         return report.look_again_s
 
     async def _pool(self, key: WorkKey, namespace: str, name: str) -> float | None:

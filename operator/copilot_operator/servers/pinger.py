@@ -32,7 +32,6 @@ class Target:
 class _Entry:
     target: Target
     watched: Watched = field(default_factory=Watched)
-    under_way: bool = False
 
 
 class Pinger:
@@ -41,7 +40,7 @@ class Pinger:
     def __init__(self, changed: Callable[[Key], None], measured: Callable[[float | None], None]) -> None:
         self._changed, self._measured = changed, measured
         self._entries: dict[Key, _Entry] = {}
-        self._heap: list[tuple[float, int, Key]] = []
+        self._heap: list[tuple[float, int, Key, _Entry]] = []
         self._order = itertools.count()
         self._news = asyncio.Event()
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
@@ -57,8 +56,8 @@ class Pinger:
         if target is None:
             self._entries.pop(key, None)
         elif entry is None or entry.target.pod_uid != target.pod_uid:
-            self._entries[key] = _Entry(target)
-            self._schedule(key, 0.0)
+            self._entries[key] = entry = _Entry(target)
+            self._schedule(key, entry, 0.0)
         else:
             entry.target = target
 
@@ -77,7 +76,8 @@ class Pinger:
             while True:
                 while self._heap and self._heap[0][0] <= clock():
                     await self._room.acquire()
-                    self._start(heapq.heappop(self._heap)[2])
+                    _, _, key, entry = heapq.heappop(self._heap)
+                    self._start(key, entry)
                 self._news.clear()
                 delay = self._heap[0][0] - clock() if self._heap else None
                 try:
@@ -89,12 +89,10 @@ class Pinger:
             for task in self._tasks:
                 task.cancel()
 
-    def _start(self, key: Key) -> None:
-        entry = self._entries.get(key)
-        if entry is None or entry.under_way:
+    def _start(self, key: Key, entry: _Entry) -> None:
+        if self._entries.get(key) is not entry:  # of a pod that is gone; an entry has one appointment at a time
             self._room.release()
             return
-        entry.under_way = True
         task = asyncio.create_task(self._ping(key, entry), name=f"ping-{key[1]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -104,18 +102,19 @@ class Pinger:
         try:
             reading = await ping(target.host, target.port, target.token, target.timeout_s)
         finally:
-            entry.under_way = False
             self._room.release()
         self._measured(reading.latency_s if reading.ok else None)
         if self._entries.get(key) is not entry:
             return  # the pod went away meanwhile
         good = after_answer(before) if reading.ok else after_failure(before, target.threshold, reading.message)
         entry.watched = good
-        self._schedule(key, next_ping_s(good, target.interval_s, target.threshold) * (0.9 + 0.2 * random.random()))
+        self._schedule(
+            key, entry, next_ping_s(good, target.interval_s, target.threshold) * (0.9 + 0.2 * random.random())
+        )
         if good.reading != before.reading:
             self._changed(key)
 
-    def _schedule(self, key: Key, delay_s: float) -> None:
+    def _schedule(self, key: Key, entry: _Entry, delay_s: float) -> None:
         due = asyncio.get_running_loop().time() + delay_s
-        heapq.heappush(self._heap, (due, next(self._order), key))
+        heapq.heappush(self._heap, (due, next(self._order), key, entry))
         self._news.set()

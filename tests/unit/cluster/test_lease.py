@@ -174,6 +174,26 @@ async def test_a_holder_that_cannot_renew_stops_acting_before_another_may_start(
 
 
 @pytest.mark.looptime
+async def test_a_holder_whose_requests_hang_is_not_valid_any_more_when_another_takes_over() -> None:
+    store, leading = Store(), Leading()
+    first, api = candidate(store, "a")
+    second, _ = candidate(store, "b")
+    one = asyncio.create_task(first.hold(Leading()))
+    await asyncio.sleep(1)
+    two = asyncio.create_task(second.hold(leading))
+    await asyncio.sleep(20)
+    api.hangs = True
+    while not second.valid():
+        valid = first.valid()
+        await asyncio.sleep(0.1)
+    assert not valid
+    assert leading.since
+    assert not first.valid()
+    await end(one)
+    await end(two)
+
+
+@pytest.mark.looptime
 async def test_a_short_outage_is_no_loss() -> None:
     store, leading = Store(), Leading()
     lease, api = candidate(store, "a")

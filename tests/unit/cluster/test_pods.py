@@ -44,6 +44,10 @@ TABLE: dict[str, tuple[Manifest, Pod]] = {
     "creating": (waiting("ContainerCreating"), PLAIN),
     "initializing": (waiting("PodInitializing"), PLAIN),
     "no node": (a_live_pod({"conditions": [UNSCHEDULABLE]}), Pod("copilot-alice-1", "1", unschedulable="0/1")),
+    "a pod whose volume is being made is not unschedulable": (
+        a_live_pod({"conditions": [UNSCHEDULABLE | {"message": "pod has unbound immediate PersistentVolumeClaims."}]}),
+        Pod("copilot-alice-1", "1"),
+    ),
     "a gated pod is not unschedulable": (
         a_live_pod({"conditions": [UNSCHEDULABLE | {"reason": "SchedulingGated"}]}),
         PLAIN,

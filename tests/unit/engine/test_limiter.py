@@ -71,6 +71,25 @@ async def test_those_in_line_use_a_window_that_has_grown() -> None:
 
 
 @pytest.mark.looptime
+async def test_whoever_is_cancelled_when_its_turn_has_come_passes_it_on() -> None:
+    limiter, leave = Limiter(most=1, start=1), asyncio.Event()
+    inside: list[str] = []
+
+    async def ask(name: str) -> None:
+        async with limiter.slot():
+            inside.append(name)
+            await leave.wait()
+        second.cancel()  # it has just been called and has not run yet
+
+    first, second, third = (asyncio.create_task(ask(name)) for name in ("first", "second", "third"))
+    await asyncio.sleep(1)
+    leave.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(first, third)
+    assert inside == ["first", "third"]
+
+
+@pytest.mark.looptime
 async def test_a_refusal_halves_the_window_and_pauses_everybody() -> None:
     limiter = Limiter(most=8, start=8)
     with suppress(ConnectionError):

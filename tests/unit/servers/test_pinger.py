@@ -143,9 +143,8 @@ async def test_a_new_pod_starts_with_a_clean_record_and_an_old_answer_does_not_c
 async def test_a_server_that_is_watched_no_more_is_left_alone(servers: Servers) -> None:
     told: list[Key] = []
     async with running(told.append) as pinger:
-        servers.silent.add("10.0.0.1")
         pinger.watch(ALICE, target())
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.125)  # a ping is under way
         pinger.watch(ALICE, None)
         await asyncio.sleep(60)
         assert pinger.reading("apps", "copilot-alice") == Reading()
@@ -164,7 +163,6 @@ async def test_another_interval_or_token_takes_effect_without_a_new_record(serve
 
 
 @pytest.mark.looptime
-@pytest.mark.xfail(reason="every new pod of a server adds a round of pings to those that go on", strict=True)
 async def test_a_server_whose_pod_was_replaced_many_times_is_pinged_once_per_interval(servers: Servers) -> None:
     async with running() as pinger:
         for number in range(10):
@@ -176,7 +174,6 @@ async def test_a_server_whose_pod_was_replaced_many_times_is_pinged_once_per_int
 
 
 @pytest.mark.looptime
-@pytest.mark.xfail(reason="a pod whose readiness flaps likewise", strict=True)
 async def test_a_server_that_comes_and_goes_is_pinged_once_per_interval(servers: Servers) -> None:
     async with running() as pinger:
         for _ in range(10):
