@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +116,13 @@ async def test_a_drain_waits_for_a_background_shell_and_the_turn_it_starts(pod: 
 
 async def test_a_drain_out_of_time_aborts_and_the_client_hears_it(pod: Pod) -> None:
     client = await pod.begin("long", "SLEEP=60")
-    assert json.loads((await pod.agent.get("/drain?deadline_s=1"))[1]) == {"closed": 1, "cut": 1, "gaveUp": ""}
-    assert "abort" in client.events("long")
-    assert "session.idle" in client.events("long")
+    answer = await pod.agent.get("/drain?deadline_s=1", timeout_s=30)
+    assert json.loads(answer[1]) == {"closed": 1, "cut": 1, "gaveUp": ""}
+
+    async def heard() -> bool:
+        return {"abort", "session.idle"} <= set(client.events("long"))
+
+    await eventually(heard, within_s=SOON_S, what="the client hears the end")
 
 
 async def test_a_frozen_cli_is_found_and_not_waited_for(pod: Pod) -> None:
@@ -130,9 +133,7 @@ async def test_a_frozen_cli_is_found_and_not_waited_for(pod: Pod) -> None:
         return (await pod.agent.get("/livez"))[0] == 503
 
     await eventually(is_found, within_s=SOON_S, what="the freeze is found")
-    started = time.monotonic()
-    assert json.loads((await pod.agent.get("/drain", timeout_s=15))[1])["gaveUp"]
-    assert time.monotonic() - started < 10  # kubelet's grace for such a server
+    assert json.loads((await pod.agent.get("/drain", timeout_s=30))[1])["gaveUp"]  # long before its 540 s
     pod.cli.thaw()
 
 

@@ -244,7 +244,7 @@ async def test_answers_of_429_500_and_409_delay_but_lose_nothing(bed: Bed) -> No
 
 
 def may_repeat(path: str) -> bool:
-    """Tokens of a pool share a Secret, status follows what was done so far, Events have one path for all."""
+    """Tokens of a pool share a Secret, status follows what was done, Events have one path for all."""
     return bool(re.search(r"-server-tokens-|/copilotpools/|/status$|/events$", path))
 
 

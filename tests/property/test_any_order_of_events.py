@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, currently_in_test_context, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -318,7 +318,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _execute(self, steps: tuple[Step, ...], tenant: TenantSnapshot | None = None) -> int:
         for step in steps:
-            note(f"{type(step).__name__} {getattr(step, 'kind', '')}: {step.why}")
+            if currently_in_test_context():
+                note(f"{type(step).__name__} {getattr(step, 'kind', '')}: {step.why}")
             before = self.cluster.live(DEPLOYMENT)
             self.cluster.execute(step)
             if tenant and isinstance(step, Scale):
