@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, currently_in_test_context, note, settings
+from hypothesis import HealthCheck, Phase, currently_in_test_context, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -149,6 +149,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.operator = Operator(self.cluster)
         self.started_from: Any = None  # what people wanted when the Deployment was last applied
         self.applied: Any = None  # the template as it was after that
+        self.notes_lost = False  # our annotations are gone: what shows in them only can't be told from before
         self.meddled = False  # somebody edited the Deployment and things have not settled since
         self.cluster.create_pool()
         self.cluster.create_tenant()
@@ -229,6 +230,7 @@ class AnyOrder(RuleBasedStateMachine):
         if live := self.cluster.live(DEPLOYMENT):
             for key in ("copilot-operator.io/intent-hash", "copilot-operator.io/applied-hash"):
                 live["metadata"]["annotations"].pop(key, None)
+            self.notes_lost = True
 
     @rule()
     def pod_is_deleted(self) -> None:
@@ -327,8 +329,8 @@ class AnyOrder(RuleBasedStateMachine):
             if tenant and isinstance(step, Apply) and step.kind == DEPLOYMENT:
                 self._changed_with_care(before)
                 self.applied = self._template(self.cluster.live(DEPLOYMENT))
-                if before is None or before["spec"]["replicas"] == 0:
-                    self.started_from = people_want(tenant)
+                if before is None or before["spec"]["replicas"] == 0 or self.notes_lost:
+                    self.started_from, self.notes_lost = people_want(tenant), False
         return len(steps)
 
     def _stopped_for_a_cause(self, tenant: TenantSnapshot) -> None:
@@ -392,7 +394,7 @@ class AnyOrder(RuleBasedStateMachine):
                 break
         else:
             raise AssertionError("it does not come to rest")
-        self.meddled = False
+        self.meddled &= self.cluster.pool is None  # without its pool a tenant is left as it is, edits included
         self._ends_where_the_spec_says()
         self._needs_nothing_more()
 
@@ -477,7 +479,12 @@ def people_want(tenant: TenantSnapshot) -> Any:
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # to shrink a failure takes minutes: add Phase.shrink when there is one
+    suppress_health_check=list(HealthCheck),
 )
 
 

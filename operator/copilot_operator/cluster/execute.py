@@ -15,9 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class NotLeading(Exception):
-    """The lease is not ours any more: nothing was written."""
+    """The lease is not ours at the moment: nothing was written."""
 
     expected = True
+
+    def __init__(self) -> None:
+        super().__init__("the lease was not renewed in time, and nothing is written without it")
 
 
 class Executor:

@@ -113,8 +113,10 @@ class Reconciler:
         return None
 
     async def _say(self, kind: Kind, raw: Manifest, report: Report, snapshot: TenantSnapshot | PoolSnapshot) -> None:
-        if report.status is None or not self.may_write():
+        if report.status is None:
             return
+        if not self.may_write():
+            raise NotLeading  # tried again: the lease may be ours once more, and no event would remind us
         metadata = {key: raw["metadata"][key] for key in ("name", "namespace", "uid")}
         status = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "status": report.status}
         try:
