@@ -24,7 +24,10 @@ async def write_event(api: KubeApi, regarding: Manifest, event: Event, now: date
     manifest = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{metadata['name'][:200]}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+        "metadata": {
+            "name": f"{metadata['name'][:200].rstrip('-.')}.{uuid.uuid4().hex[:16]}",
+            "namespace": metadata["namespace"],
+        },
         "involvedObject": {
             "apiVersion": regarding["apiVersion"],
             "kind": regarding["kind"],

@@ -128,6 +128,6 @@ class Reconciler:
             if self.cache.uid(kind, raw["metadata"]["namespace"], raw["metadata"]["name"]) == raw["metadata"]["uid"]:
                 raise
             return
-        self.cache.put(kind, live, 0.0)
+        self.cache.put(kind, live, asyncio.get_running_loop().time())
         if report.event:
             await write_event(self.api, raw, report.event, snapshot.now)

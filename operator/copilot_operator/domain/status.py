@@ -18,7 +18,9 @@ from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.plan import TenantPlan
 from copilot_operator.domain.snapshot import Finding, Health, Reading, TenantSnapshot
 
-PATIENCE: Final = timedelta(seconds=120)  # how long a first start may take before status speaks of it
+PATIENCE: Final = timedelta(
+    seconds=300
+)  # a first start may take this long, among thousands, before status speaks of it
 MAX_MESSAGE: Final = 4096  # what the CRD allows a condition
 SETTLING: Final = timedelta(seconds=15)  # how long a start may look troubled (volumes, scheduling) before it is
 
