@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+AT_ONCE_S = 0.001  # what is due this soon is due: a shorter wait is below what clocks and timers can tell apart
 
 
 class WorkQueue(Generic[K]):
@@ -85,7 +86,7 @@ class WorkQueue(Generic[K]):
 
     def _promote(self) -> None:
         """Move what has become due into the line; entries whose appointment changed are stale and skipped."""
-        now = self._clock()
+        now = self._clock() + AT_ONCE_S
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:

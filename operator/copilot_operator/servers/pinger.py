@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from copilot_operator.domain.health import Watched, after_answer, after_failure, next_ping_s
 from copilot_operator.domain.snapshot import Reading
+from copilot_operator.engine.queue import AT_ONCE_S
 from copilot_operator.rpc.ping import ping
 
 Key = tuple[str, str]  # namespace, server
@@ -74,7 +75,7 @@ class Pinger:
         clock = asyncio.get_running_loop().time
         try:
             while True:
-                while self._heap and self._heap[0][0] <= clock():
+                while self._heap and self._heap[0][0] <= clock() + AT_ONCE_S:
                     await self._room.acquire()
                     _, _, key, entry = heapq.heappop(self._heap)
                     self._start(key, entry)
