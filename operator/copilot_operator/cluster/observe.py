@@ -27,7 +27,7 @@ from copilot_operator.domain.kinds import (
     TENANT,
     Kind,
 )
-from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
+from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import (
     MANAGED_BY,
     MANAGED_BY_LABEL,
@@ -132,10 +132,6 @@ def owner_key(kind: Kind, manifest: Manifest) -> tuple[Kind, str, str] | None:
     if tenant := annotations_of(manifest).get(TENANT_ANNOTATION):
         return TENANT, namespace, tenant
     return None
-
-
-def is_ours(manifest: Manifest) -> bool:
-    return labels_of(manifest).get(MANAGED_BY_LABEL) == MANAGED_BY
 
 
 def record(cache: Cache, kind: Kind, event: str | None, manifest: Manifest) -> bool:
