@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 4# processes of the fast tests; most of them wait
+CLUSTERS ?= 2# clusters of the end-to-end tests, side by side; for a cluster of your own: 0
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -35,13 +37,13 @@ imports: venv ## Who may import whom
 test: test-fast test-contract test-e2e ## Everything that must hold, on real Kubernetes with the real CLI
 
 test-fast: lint types imports ## Lint, types, imports, unit and property tests
-	$(BIN)/pytest tests/unit tests/property
+	$(BIN)/pytest -n $(WORKERS) tests/unit tests/property
 
 test-contract: venv ## The real CLI and its stand-in, one suite for both
 	$(BIN)/pytest tests/contract
 
 test-e2e: venv ## The operator on a real cluster with real servers
-	$(BIN)/pytest tests/e2e
+	$(BIN)/pytest -n $(CLUSTERS) --dist worksteal tests/e2e
 
 # --- a cluster, images, and the demo -------------------------------------------------------------
 
@@ -62,6 +64,12 @@ down: cluster-down ## Take the demo down, with its cluster
 
 # --- figures (not part of the tests) -------------------------------------------------------------
 
-.PHONY: bench-operator
+.PHONY: bench-operator bench-drain stress-drain
 bench-operator: venv ## N tenants on simulated nodes against a bare client: N=100, or 100 and then 1000
 	$(BIN)/python -m tests.scale $(N)
+
+bench-drain: venv ## 200 idle servers drained at once, dead ones found and replaced while 500 others hang
+	$(BIN)/python -m tests.scale.drain
+
+stress-drain: venv ## Servers stopped for every cause, under turns: STOPS=1000, SEED=..., DRAIN=off, CLI=real
+	$(BIN)/python -m tests.stress

@@ -7,9 +7,10 @@ kopf's watches ─► Router ─► cache, queue ─► workers: snapshot → pl
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +18,6 @@ import kopf
 from kopf._core.engines.peering import Identity  # else kopf asks for our user's name, and our user has none
 from prometheus_client.core import Metric
 
-from copilot_operator.api.duration import duration_s
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import AccessError, KubeApi, load_access
 from copilot_operator.cluster.errors import Absent, ApiError
@@ -27,17 +27,20 @@ from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost
 from copilot_operator.cluster.observe import LeaseName, owner_key, record, registry, settings
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.resync import PERIOD_S, Resync
+from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.cluster.storage import StorageClasses
-from copilot_operator.domain.desired.service import CLI_PORT
-from copilot_operator.domain.kinds import DEPLOYMENT, POD, POOL, SECRET, TENANT, Kind
+from copilot_operator.domain.kinds import DEPLOYMENT, NODE, POD, POOL, SECRET, TENANT, Kind
+from copilot_operator.domain.lifecycle import Move, outcome
 from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
 from copilot_operator.domain.naming import PAUSED_ANNOTATION, RESTARTED_AT_ANNOTATION, USABLE_LABEL, server_of
+from copilot_operator.domain.nodes import leaving
+from copilot_operator.domain.rollout import standing_of
 from copilot_operator.domain.snapshot import PoolSnapshot, Settings, TenantSnapshot
 from copilot_operator.engine.queue import WorkQueue
 from copilot_operator.engine.workers import Workers
 from copilot_operator.ops import logs, web
 from copilot_operator.ops.metrics import Metrics, counter, gauge
-from copilot_operator.servers.pinger import Pinger, Target
+from copilot_operator.servers.fleet import Fleet
 from copilot_operator.settings import OperatorSettings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -53,13 +56,18 @@ WATCH_LAG_S: Final = 60.0
 
 @dataclass
 class Router:
-    """From an object that changed to the keys that must look again."""
+    """From an object that changed to the keys that must look again.
+
+    ``asked`` hears of each pool (namespace, name) whose tenants must all do so.
+    """
 
     cache: Cache
     queue: WorkQueue[WorkKey]
+    asked: Callable[[str, str], None] = lambda namespace, pool: None
     told_at: dict[Kind, float] = field(default_factory=dict)  # last watch event, by kind
     decided: dict[WorkKey, tuple[object, ...]] = field(default_factory=dict)  # what of a pool its tenants depend on
     doubtful: set[WorkKey] = field(default_factory=set)  # may be gone themselves, since a child of theirs vanished
+    leaving_nodes: dict[str, str] = field(default_factory=dict)  # that are being emptied, and why
 
     def observed(self, kind: Kind, event: str | None, manifest: Manifest) -> None:
         """A watch event; ``event`` is None for the objects of the first list."""
@@ -81,9 +89,23 @@ class Router:
             self.secret_changed(namespace, manifest["metadata"]["name"])
         elif kind == DEPLOYMENT and key and key[0] == TENANT:
             self.counts_changed(namespace, key[2])
+        elif kind == NODE:
+            self.node_changed(manifest["metadata"]["name"])
+
+    def node_changed(self, name: str) -> None:
+        """Kubelet reports every few minutes; servers must know only when their node begins, or ceases, to leave."""
+        why = leaving(self.cache.get(NODE, "", name))
+        if why == self.leaving_nodes.get(name, ""):
+            return
+        if why:
+            self.leaving_nodes[name] = why
+        else:
+            del self.leaving_nodes[name]
+        for namespace, tenant in self.cache.tenants_on(name):
+            self.queue.add((TENANT, namespace, tenant))
 
     def tenant_changed(self, namespace: str, manifest: Manifest) -> None:
-        if pool := ((manifest.get("spec") or {}).get("poolRef") or {}).get("name"):
+        if pool := pool_named(manifest):
             self.queue.add_after((POOL, namespace, pool), NEW_TENANTS_S if "status" not in manifest else POOL_STATUS_S)
 
     def counts_changed(self, namespace: str, tenant: str) -> None:
@@ -98,6 +120,7 @@ class Router:
             self.wake_tenants(namespace, pool)
 
     def wake_tenants(self, namespace: str, pool: str) -> None:
+        self.asked(namespace, pool)
         for place, tenant in enumerate(self.cache.tenants_of(namespace, pool)):
             self.queue.add_after((TENANT, namespace, tenant), place / FAN_OUT_PER_S)
 
@@ -116,6 +139,11 @@ class Router:
         return before != mark
 
 
+def pool_named(tenant: Manifest) -> str:
+    """Name of the pool in a tenant as stored, which need not be valid."""
+    return str(((tenant.get("spec") or {}).get("poolRef") or {}).get("name", ""))
+
+
 class Operator:
     """One replica. ``run`` returns when told to stop, and raises LeaseLost when it must stop."""
 
@@ -123,17 +151,20 @@ class Operator:
         self.own, self.api, self.metrics = own, api, metrics
         self.cache = Cache()
         self.queue: WorkQueue[WorkKey] = WorkQueue()
-        self.router = Router(self.cache, self.queue)
+        clock = asyncio.get_running_loop().time
+        self.rollouts = Rollouts(self._servers_of, self._turns_came, self._pool_due, clock)
+        self.router = Router(self.cache, self.queue, self.rollouts.asked)
         self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
-        self.pinger = Pinger(self._verdict_changed, metrics.measured_ping)
-        self.tenant_of: dict[tuple[str, str], str] = {}
+        self.fleet = Fleet(self._told_of, metrics.measured_ping)
         self.resync = Resync(api, self.cache, self.router.changed)
         gatherer = Gatherer(
-            api, self.cache, Settings(own.agent_image, own.namespace), StorageClasses(api), self.pinger.reading
-        )
+            api, self.cache, Settings(own.agent_image, own.namespace), StorageClasses(api), self.fleet.view,
+            self.rollouts, unreadable=self.resync.forbidden,
+        )  # fmt: skip
         executor = Executor(api, self.cache, self.lease.valid)
         self.reconciler = Reconciler(
             api, self.cache, gatherer, executor, self.lease.valid, self._follow, self._tokens_written,
+            self.router.wake_tenants,
             self.router.doubtful,
         )  # fmt: skip
         self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
@@ -143,10 +174,12 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Observe, and act while leading, until ``stop``."""
-        handlers = registry(self.router.observed, self._heartbeat, self.api.access)
         await self._first_resync(stop)
         if stop.is_set():
             return
+        handlers = registry(
+            self.router.observed, self._heartbeat, self.api.access, without=frozenset(self.resync.forbidden)
+        )
         unwatch = asyncio.Event()
         watching = asyncio.create_task(self._watch(handlers, stop, unwatch), name="watching")
         leading = asyncio.create_task(self.lease.hold(self._lead), name="lease")
@@ -197,7 +230,7 @@ class Operator:
         self.router.wake_all()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.workers.run(), name="workers")
-            group.create_task(self.pinger.run(), name="pinger")
+            group.create_task(self.fleet.run(), name="fleet")
             group.create_task(self._resync_for_ever(), name="resync")
 
     async def _resync_for_ever(self) -> None:
@@ -215,33 +248,42 @@ class Operator:
         self.synced_at = asyncio.get_running_loop().time()
         return True
 
-    def _follow(self, namespace: str, name: str, snapshot: TenantSnapshot | None) -> None:
-        """Pings follow the pod that serves; a tenant without a token has its pool make one."""
-        key = (namespace, server_of(name))
-        pod = next((p for p in snapshot.pods if p.ready and not p.terminating and p.ip), None) if snapshot else None
-        if snapshot is None or snapshot.pool is None or snapshot.token is None or pod is None or pod.ip is None:
-            if snapshot is None or pod is None:
-                self.pinger.watch(key, None)
-                self.tenant_of.pop(key, None)
-            if snapshot and snapshot.pool and snapshot.spec and snapshot.token is None:
-                self.queue.add_after((POOL, namespace, snapshot.spec.pool_ref.name), NEW_TENANTS_S)
-            return
-        health = snapshot.pool.spec.health
-        self.tenant_of[key] = name
-        target = Target(pod.uid, pod.ip, CLI_PORT, snapshot.token.value, duration_s(health.interval),
-                        duration_s(health.timeout), health.failure_threshold)  # fmt: skip
-        self.pinger.watch(key, target)
+    def _follow(self, namespace: str, name: str, snapshot: TenantSnapshot | None, move: Move | None) -> None:
+        """Carry the decision to the server; a tenant without a token has its pool make one."""
+        if snapshot and move and move.ends:
+            cause = move.cause.why.value if move.cause else "Silence"
+            self.metrics.stopped(cause, outcome(snapshot), snapshot.drain.cut if snapshot.drain else 0)
+        self.fleet.follow(namespace, name, snapshot, move)
+        if snapshot is None:
+            self.rollouts.forget(namespace, server_of(name))
+        else:
+            self.rollouts.report(namespace, pool_named(snapshot.raw), snapshot.server, standing_of(snapshot, move))
+        if snapshot and snapshot.pool and snapshot.spec and snapshot.token is None:
+            self.queue.add_after((POOL, namespace, snapshot.spec.pool_ref.name), NEW_TENANTS_S)
 
-    def _verdict_changed(self, key: tuple[str, str]) -> None:
-        if name := self.tenant_of.get(key):
-            self.queue.add((TENANT, key[0], name))
+    def _told_of(self, namespace: str, name: str) -> None:
+        self.queue.add((TENANT, namespace, name))
 
     def _tokens_written(self, snapshot: PoolSnapshot) -> None:
         for tenant in self.cache.tenants_of(snapshot.namespace, snapshot.name):
             if server_of(tenant) in snapshot.new_tokens:
                 self.queue.add((TENANT, snapshot.namespace, tenant))
 
+    def _servers_of(self, namespace: str, pool: str) -> list[str]:
+        return [server_of(tenant) for tenant in self.cache.tenants_of(namespace, pool)]
+
+    def _turns_came(self, namespace: str, pool: str, servers: frozenset[str]) -> None:
+        for tenant in self.cache.tenants_of(namespace, pool):
+            if server_of(tenant) in servers:
+                self.queue.add((TENANT, namespace, tenant))
+
+    def _pool_due(self, namespace: str, pool: str) -> None:
+        self.queue.add((POOL, namespace, pool))
+
     def _reconciled(self, key: WorkKey, seconds: float, error: BaseException | None) -> None:
+        kind, namespace, name = key
+        if error and kind == TENANT and (tenant := self.cache.get(TENANT, namespace, name)):
+            self.rollouts.could_not_tell(namespace, pool_named(tenant), server_of(name))
         self.metrics.measured_reconcile(key[0].kind, seconds, error)
 
     def _heartbeat(self) -> None:
@@ -269,7 +311,11 @@ class Operator:
         yield gauge("copilot_operator_leading", "1 if this replica acts", float(self.lease.valid()))
         yield gauge("copilot_operator_queue_length", "Objects that wait for a worker", float(len(self.queue)))
         yield gauge("copilot_operator_tenants", "Tenants known", float(len(self.cache.keys(TENANT))))
-        yield gauge("copilot_operator_servers", "Pinged servers by health", self.pinger.counts(), "health")
+        yield gauge("copilot_operator_servers", "Pinged servers by health", self.fleet.pinger.counts(), "health")
+        yield gauge("copilot_operator_drains", "Drains under way by phase", self.fleet.drains.counts(), "phase")
+        activity = self.fleet.inventory.counts()
+        yield gauge("copilot_operator_server_activity", "Servers by what their agents say", activity, "activity")
+        yield gauge("copilot_operator_sessions", "Sessions by state", self.fleet.inventory.sessions(), "state")
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
@@ -277,8 +323,15 @@ def stop_on_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
 
 
+def raise_file_limit() -> None:
+    """As many connections as may be: with 1,024, a thousand hung servers would make healthy ones look dead."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def run(own: OperatorSettings) -> int:
     logs.set_up(own.log_level)
+    raise_file_limit()
     stop = asyncio.Event()
     metrics = Metrics()
     try:

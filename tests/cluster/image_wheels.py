@@ -74,5 +74,7 @@ def pyproject() -> dict[str, dict]:  # type: ignore[type-arg]
 
 def pip(*arguments: str) -> None:
     """Run pip as it is configured on this machine."""
-    quiet = ("--quiet", "--disable-pip-version-check", "--root-user-action=ignore")
-    subprocess.run([sys.executable, "-m", "pip", *arguments, *quiet], check=True, timeout=TIMEOUT_S)
+    command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
+    # by the environment: not every command of every version knows the option
+    environment = os.environ | {"PIP_ROOT_USER_ACTION": "ignore"}
+    subprocess.run(command, env=environment, check=True, timeout=TIMEOUT_S)

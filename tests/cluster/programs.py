@@ -116,7 +116,15 @@ def _version(program: str) -> tuple[int, int]:
 
 def _environment(**more: str) -> dict[str, str]:
     # The machine's own flags must not change what is built; where modules come from stays the machine's choice.
-    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GO111MODULE": "on", "GOWORK": "off", **more}
+    return {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "",
+        "GO111MODULE": "on",
+        "GOWORK": "off",
+        "GOGC": "400",
+        **more,
+    }
 
 
 def _go(arguments: list[str], *, cwd: Path, log: Path, timeout_s: float, **environment: str) -> None:

@@ -1,6 +1,7 @@
 """The two CLIs that are held to one contract, and the model their turns need."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 from copilot_operator.rpc.client import Connection
 from tests.support.cli import Cli, real_cli
 from tests.support.model import ModelServer
-from tests.support.standin import standin
+from tests.support.standin import StandIn, standin
 
 TOKEN = "server-token"
 CALL_TIMEOUT_S = 20.0
@@ -52,6 +53,8 @@ class Subject:
     host: str
     port: int
     options: dict[str, Any]  # of session.create: where the model is
+    end: Callable[[signal.Signals], Coroutine[Any, Any, None]]  # the process
+    start: Callable[[], Coroutine[Any, Any, None]]  # another on its state and port, once it has ended
     clients: list[Client] = field(default_factory=list)
 
     async def client(self, token: str | None = TOKEN) -> Client:
@@ -82,12 +85,30 @@ def subject_of(cli: Cli, model: ModelServer) -> Subject:
     """A real CLI as the subject of a test."""
     provider = {"type": "openai", "baseUrl": model.base_url, "apiKey": "not-a-key", "wireApi": "completions"}
     options = {"model": "fake-model", "provider": provider, "streaming": True, "workingDirectory": str(cli.workspace)}
-    return Subject(cli.host, cli.port, options)
+    return Subject(cli.host, cli.port, options, cli.stop, lambda: started_again(cli))
+
+
+async def started_again(cli: Cli) -> None:
+    await cli.stop()  # what is left of one that has ended by itself
+    await cli.start()
 
 
 async def a_stand_in(stack: AsyncExitStack, directory: Path) -> Subject:
-    server = await stack.enter_async_context(standin(token=TOKEN))
-    return Subject(server.host, server.port, {})
+    return a_stand_in_of(await stack.enter_async_context(standin(token=TOKEN)))
+
+
+def a_stand_in_of(stand_in: StandIn) -> Subject:
+    """A stand-in as the subject of a test."""
+    server = stand_in.server
+
+    async def end(how: signal.Signals) -> None:
+        server.end(killed=how is signal.SIGKILL)
+
+    async def start() -> None:
+        if not server.runs:  # one that ended by itself may be up again
+            server.start()
+
+    return Subject(stand_in.host, stand_in.port, {}, end, start)
 
 
 @pytest.fixture(params=[a_real_cli, a_stand_in], ids=["real", "stand-in"])

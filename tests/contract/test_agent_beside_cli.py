@@ -5,9 +5,11 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from copilot_operator.agent.deep import SESSION_ID
 from tests.contract.conftest import TOKEN, Client, Subject, subject_of
 from tests.support.agent import RunningAgent, running_agent
 from tests.support.cli import Cli, real_cli
@@ -41,6 +43,28 @@ class Pod:
         client = await self.subject.client()
         stored = await client("sessions.readPersistedEvents", sessionId=id)
         return [event["data"]["content"] for event in stored["events"] if event["type"] == "assistant.message"]
+
+    async def order(self, query: str) -> dict[str, Any]:
+        """The answer to a drain in the operator's form."""
+        status, body = await self.agent.get(f"/drain?{query}", timeout_s=60)
+        assert status == 200, body
+        document = json.loads(body)
+        assert isinstance(document, dict)
+        return document
+
+    async def ordered(self, phase: str, query: str) -> dict[str, Any]:
+        """The same, once it is in a phase and has counted."""
+
+        async def asked() -> dict[str, Any] | None:
+            answer = await self.order(query)
+            return answer if answer["phase"] == phase and answer["busy"] is not None else None
+
+        found: dict[str, Any] = await eventually(asked, within_s=SOON_S, what=phase)
+        return found
+
+    async def stalled_s(self) -> float:
+        """The longest silence of a turn, or 0."""
+        return float((await self.agent.state())["sessions"]["stalledSeconds"] or 0)
 
     async def is_ready(self) -> bool:
         return (await self.agent.get("/readyz"))[0] == 200
@@ -123,6 +147,88 @@ async def test_a_drain_out_of_time_aborts_and_the_client_hears_it(pod: Pod) -> N
         return {"abort", "session.idle"} <= set(client.events("long"))
 
     await eventually(heard, within_s=SOON_S, what="the client hears the end")
+
+
+async def test_an_order_names_the_kinds_of_work_and_waits_past_its_deadline(pod: Pod) -> None:
+    turn, shell = await pod.begin("turn", "SLEEP=4 CHUNKS=4"), await pod.subject.client()
+    await pod.subject.create(shell, "shell")
+    await shell("session.permissions.setApproveAll", sessionId="shell", enabled=True)
+    await shell("session.send", sessionId="shell", prompt="ATOOL=`sleep 4`", wait=True)
+    answer = await pod.ordered("Quiescing", "deadline_s=0&on_timeout=Wait&wait_s=1")
+    assert answer["work"] == {"turn": 1, "task": 1, "queued": 0, "waiting": 0, "unknown": 0}
+    answer = await pod.ordered("Done", "deadline_s=0&on_timeout=Wait&wait_s=10")
+    assert (answer["closed"], answer["cut"], answer["loaded"]) == (2, 0, 0)
+    assert len(await pod.answers("turn")) == 1
+    assert "session.idle" in turn.events("turn")
+
+
+async def test_after_it_was_done_a_drain_goes_on_for_a_client_that_begins_again(pod: Pod) -> None:
+    client = await pod.subject.client()
+    await pod.ordered("Done", "wait_s=10")
+    await pod.subject.create(client, "a")
+    await client("session.send", sessionId="a", prompt="SLEEP=2 CHUNKS=2")
+    assert (await pod.order("wait_s=1"))["phase"] == "Quiescing"
+    await eventually(lambda: pod.keeps(1), within_s=SOON_S, what="the turn is kept")
+    await client.connection.close()
+    await pod.ordered("Done", "wait_s=10")
+    assert len(await pod.answers("a")) == 1
+
+
+async def test_a_drain_called_off_keeps_the_turn_of_who_hung_up_and_then_lets_go(pod: Pod) -> None:
+    client = await pod.begin("a", "SLEEP=3 CHUNKS=3")
+    await pod.ordered("Quiescing", "wait_s=1")
+    await eventually(lambda: pod.keeps(1), within_s=SOON_S, what="the turn is kept")
+    await client.connection.close()
+    assert (await pod.agent.get("/drain/cancel"))[0] == 200
+    assert await pod.is_ready()
+    assert await pod.counts(1, 1, 0)
+    await eventually(lambda: pod.counts(0, 0, 0), within_s=SOON_S, what="it is let go when idle")
+    assert len(await pod.answers("a")) == 1
+
+
+async def test_an_unused_cli_ends_when_it_is_to_be_restarted_in_place(pod: Pod) -> None:
+    client = await pod.begin("a", "SLEEP=2 CHUNKS=2")
+    assert (await pod.agent.get("/restart"))[0] == 409
+    await pod.ordered("Done", "wait_s=10")
+    assert await pod.agent.get("/restart") == (200, '{"restarted": true}\n')
+    await client.connection.wait_closed()
+    await pod.cli.stop()
+    await pod.cli.start()  # as kubelet does it
+    await eventually(pod.is_ready, within_s=SOON_S, what="the next CLI serves")
+    assert (await pod.agent.state())["draining"] is None
+
+
+async def test_a_silent_turn_is_told_from_one_that_streams(pod: Pod) -> None:
+    await pod.begin("streams", "SLEEP=6 CHUNKS=24")
+    seen: list[float] = []
+
+    async def is_over() -> bool:
+        seen.append(await pod.stalled_s())
+        return await pod.counts(1, 0, 0)
+
+    await eventually(is_over, within_s=SOON_S, what="the first turn is over", every_s=0.2)
+    assert len(seen) > 10
+    assert max(seen) < 3.5
+    await pod.begin("silent", "SLEEP=12 CHUNKS=1")
+
+    async def is_stalled() -> bool:
+        return await pod.stalled_s() > 4
+
+    await eventually(is_stalled, within_s=11, what="its silence is seen")
+
+
+async def test_the_deep_probe_makes_sessions_that_nobody_sees(pod: Pod, tmp_path: Path) -> None:
+    async with running_agent(pod.cli.port, TOKEN, tmp_path, COPILOT_AGENT_DEEP_PROBE_EVERY_S="1") as prober:
+
+        async def is_probed() -> bool:
+            found = (await prober.state())["cli"]["deep"]
+            return found is not None and found["ok"] is True
+
+        await eventually(is_probed, within_s=SOON_S, what="it was probed")
+        sessions = (await prober.state())["sessions"]
+    assert (sessions["loaded"], sessions["stored"], sessions["secondsSinceActivity"]) == (0, 0, None)
+    left = [path.name for path in (pod.cli.home / "session-state").rglob("*") if path.is_file()]
+    assert left == [f"{SESSION_ID}.lock"]  # empty
 
 
 async def test_a_frozen_cli_is_found_and_not_waited_for(pod: Pod) -> None:

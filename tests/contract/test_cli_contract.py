@@ -5,6 +5,7 @@ A change of the CLI's version shows here first. What is not asked here, our code
 
 import asyncio
 import json
+import signal
 
 import pytest
 
@@ -168,6 +169,39 @@ async def test_a_session_is_listed_from_its_first_turn_on_loaded_or_not(cli: Sub
     assert isinstance(listed[0]["modifiedTime"], str)
 
 
+async def test_metadata_tells_what_is_stored_and_says_nothing_of_the_rest(cli: Subject) -> None:
+    owner, other = await cli.client(), await cli.client()
+    await cli.create(owner, "a")
+    assert await other("session.getMetadata", sessionId="a") == {}
+    assert await other("session.getMetadata", sessionId="absent") == {}
+    await owner("session.send", sessionId="a", prompt="hi", wait=True)
+    await other("sessions.close", sessionId="a")
+    assert (await other("session.getMetadata", sessionId="a"))["session"]["sessionId"] == "a"
+
+
+async def test_the_cursor_of_a_session_moves_while_its_answer_comes_in_pieces(cli: Subject) -> None:
+    owner, other = await cli.client(), await cli.client()
+    await cli.create(owner, "a")
+
+    async def cursor() -> str:
+        return str((await other("session.eventLog.tail", sessionId="a"))["cursor"])
+
+    assert await cursor() == await cursor()
+    await owner("session.send", sessionId="a", prompt="SLEEP=4")
+    await eventually(lambda: "assistant.turn_start" in owner.events("a"), within_s=SOON_S, what="the turn begins")
+    seen = {await cursor()}
+
+    async def has_moved_twice() -> bool:
+        seen.add(await cursor())
+        return len(seen) > 2
+
+    await eventually(has_moved_twice, within_s=SOON_S, what="the cursor moves")
+    assert await standing(other, "a") is Standing.BUSY
+    with pytest.raises(RpcError) as caught:
+        await other("session.eventLog.tail", sessionId="absent")
+    assert busy.says_not_loaded(caught.value)
+
+
 async def test_a_quiet_resume_of_an_unloaded_session_is_heard_by_nobody(cli: Subject) -> None:
     owner, other = await cli.client(), await cli.client()
     await cli.create(owner, "a")
@@ -243,6 +277,44 @@ async def test_a_permission_that_is_asked_for_makes_waiting_and_anyone_may_answe
         result={"kind": "approve-once"},
     )
     await becomes(other, "a", Standing.IDLE)
+
+
+# How a process ends, and what the next one finds
+
+
+async def test_a_shutdown_is_answered_waits_for_no_turn_and_leaves_what_was_said(cli: Subject) -> None:
+    owner, other = await cli.client(), await cli.client()
+    await cli.create(owner, "a")
+    await owner("session.send", sessionId="a", prompt="hi", wait=True)
+    await owner("session.send", sessionId="a", prompt="SLEEP=30")
+    await becomes(other, "a", Standing.BUSY)
+    await cli.create(owner, "unused")
+    assert await other("runtime.shutdown") is None
+    async with asyncio.timeout(SOON_S):
+        await owner.connection.wait_closed()
+    await cli.start()
+    again = await cli.client()
+    assert await standing(again, "a") is Standing.NOT_LOADED
+    await again("session.resume", sessionId="a", disableResume=True)
+    assert await standing(again, "a") is Standing.IDLE
+    assert await stored_answers(again, "a") == 1
+    with pytest.raises(RpcError, match="Session not found: unused"):
+        await again("session.resume", sessionId="unused", disableResume=True)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_an_answer_that_was_heard_survives_the_end_of_the_process(cli: Subject, how: signal.Signals) -> None:
+    owner = await cli.client()
+    await cli.create(owner, "a")
+    await owner("session.send", sessionId="a", prompt="hi", wait=True)
+    await cli.end(how)
+    async with asyncio.timeout(SOON_S):
+        await owner.connection.wait_closed()
+    await cli.start()
+    again = await cli.client()
+    await again("session.resume", sessionId="a", disableResume=True)
+    messages = await again("session.getMessages", sessionId="a")
+    assert sum(event["type"] == "assistant.message" for event in messages["events"]) == 1
 
 
 # Who owns a session

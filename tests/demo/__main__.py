@@ -19,7 +19,7 @@ from tests.demo.dump import dump
 from tests.demo.models import Model
 from tests.demo.story import DemoFailed, Story, wait_for
 from tests.support.application import ConnectionData
-from tests.support.installation import bring_images, install_operator, sample
+from tests.support.installation import bring_images, build_images, install_operator, sample
 from tests.support.kube import NAMESPACE, Kube, KubeError, is_ready
 from tests.support.talk import Application, Talk, TalkFailed
 
@@ -50,8 +50,10 @@ class Scene:
 
 def have_cluster(story: Story) -> Scene:
     cluster = choose(os.environ.get("COPILOT_TEST_CLUSTER", DEFAULT_NAME))
-    with story.step(f"cluster ({cluster.kind})"):
+    with story.step(f"cluster ({cluster.kind})"), ThreadPoolExecutor() as pool:
+        building = pool.submit(build_images, cluster)  # waits for the network as much as the cluster's own build does
         cluster.up()
+        building.result()
     kube, run = Kube.of(cluster.kubeconfig), uuid.uuid4().hex[:8]
     place = f"{PLACE}-{run}" if kube.find(NAMESPACE, "", PLACE) else PLACE
     # The client starts now: importing the SDK takes seconds, which pass while images come.

@@ -1,4 +1,4 @@
-"""One cluster and one operator for all e2e tests; a namespace for each.
+"""One cluster and one operator for all e2e tests of a process; a namespace for each.
 
 The operator is a process of the tests, so that they can kill it, but with a token of its real ServiceAccount: what
 manifests/base does not allow fails here.
@@ -24,8 +24,10 @@ MODEL_PLACE = "e2e-model"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A running cluster; one that ran before stays."""
-    chosen = choose(os.environ.get("COPILOT_TEST_CLUSTER", DEFAULT_NAME))
+    """A running cluster; one that ran before stays. Each process of a parallel run has one of its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    name = os.environ.get("COPILOT_TEST_CLUSTER", DEFAULT_NAME)
+    chosen = choose(f"{name}-{worker}" if worker else name)
     ran = chosen.is_up()
     chosen.up()
     yield chosen

@@ -228,7 +228,7 @@ async def test_answers_of_429_500_and_409_delay_but_lose_nothing(bed: Bed) -> No
     names = ["one", "two", "three"]
     with bed.api.suffering(*faults):
         await bed.apply(*(tenant(bed.namespace, name) for name in names))
-        await bed.suspended(*names, within_s=60)
+        await bed.suspended(*names, within_s=90)
     assert all(fault.seen >= fault.every for fault in faults[:3]), "too few requests for these faults to strike"
     for name in names:
 

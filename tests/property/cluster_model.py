@@ -6,34 +6,72 @@ of the state directory). What the operator sees of pods may be old; what it is a
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, Kind
-from copilot_operator.domain.manifest import Manifest, controller_uid
-from copilot_operator.domain.plan import Apply, Delete, Scale, Step
-from copilot_operator.domain.snapshot import Pod
+from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid
+from copilot_operator.domain.naming import DRAIN_SINCE_ANNOTATION, PROTECTED_LABEL
+from copilot_operator.domain.plan import NOTES, Apply, Delete, DeletePod, Label, Note, Scale, Step
+from copilot_operator.domain.snapshot import DrainPhase, Pod
 from tests.support.snapshots import a_pool_object, a_tenant
 
 SERVER = "copilot-alice"
 CHILDREN = (DEPLOYMENT, SERVICE, CLAIM, SECRET)
 ATOMIC = ("selector", "nodeSelector")  # replaced as a whole by an apply
+NEVER = datetime.max.replace(tzinfo=UTC)
 KUBECTL_RESTART = "kubectl.kubernetes.io/restartedAt"
 
 
 @dataclass
 class LivePod:
-    """``template`` is what it was made from; ``deployment`` the UID of its Deployment."""
+    """``template`` is what it was made from; ``deployment`` the UID of its Deployment. Its CLI has ``turns``, each
+    with when it began; its agent may drain it (``phase``, until ``deadline``). ``hung``: the CLI does not answer."""
 
     name: str
     template: Manifest
     deployment: str
     ready: bool = False
     terminating: bool = False
+    turns: list[datetime] = field(default_factory=list)
+    phase: DrainPhase | None = None
+    deadline: datetime = NEVER
+    drained_from: datetime = NEVER  # when the drain was ordered first
+    hung: bool = False
+    worn: bool = False
+    protected: bool = False
+
+    @property
+    def uid(self) -> str:
+        return f"uid-{self.name}"
 
     def seen(self) -> Pod:
-        return Pod(self.name, f"uid-{self.name}", "10.0.0.1", self.ready, self.terminating)
+        """``ready`` of the model is that its CLI runs; the pod is not ready while it is drained."""
+        ready = self.ready and self.phase is None
+        return Pod(self.name, self.uid, "10.0.0.1", ready, self.ready, self.terminating, self.protected, "n1")
+
+    def drain(self, deadline: datetime, now: datetime) -> None:
+        """As its agent is ordered, again and again."""
+        if self.phase is None:
+            self.phase, self.drained_from = DrainPhase.QUIESCING, now
+        if self.phase == DrainPhase.DONE and self.turns:
+            self.phase = DrainPhase.QUIESCING
+        self.deadline = deadline
+
+    def serve_again(self) -> None:
+        if self.phase != DrainPhase.FLUSHING:
+            self.phase, self.deadline, self.drained_from = None, NEVER, NEVER
+
+    def agent_works(self, now: datetime, waits: bool) -> None:
+        """One step: until nothing is busy, or the deadline."""
+        if self.phase == DrainPhase.FLUSHING:
+            self.phase, self.turns = DrainPhase.DONE, []
+        elif self.phase == DrainPhase.QUIESCING and (
+            not self.turns or self.hung or (now > self.deadline and not waits)
+        ):
+            self.phase = DrainPhase.FLUSHING
 
 
 @dataclass
@@ -91,6 +129,25 @@ class Cluster:
             case Delete(kind, _, name, uid, _):
                 assert self.objects[kind, name]["metadata"]["uid"] == uid
                 self.delete(kind, name)
+            case Note(_, name, uid, annotations, _):
+                live = self.objects[DEPLOYMENT, name]
+                assert live["metadata"]["uid"] == uid
+                since = {annotations_of(live).get(DRAIN_SINCE_ANNOTATION), annotations.get(DRAIN_SINCE_ANNOTATION)}
+                assert len(since - {None}) <= 1, "a drain that goes on began anew, and its deadline ran away"
+                others = {key: each for key, each in annotations_of(live).items() if key not in NOTES}
+                live["metadata"]["annotations"] = others | dict(annotations)
+            case Label(_, name, uid, labels, _):
+                for pod in self.pods:
+                    if (pod.name, pod.uid) == (name, uid):
+                        pod.protected = labels[PROTECTED_LABEL] == "true"
+                self.seen_pods = tuple(
+                    replace(pod, protected=labels[PROTECTED_LABEL] == "true") if pod.uid == uid else pod
+                    for pod in self.seen_pods
+                )
+            case DeletePod(_, name, uid, _, _):
+                for pod in self.pods:
+                    if pod.uid == uid:
+                        pod.terminating, pod.ready = True, False
 
     def _store(self, kind: Kind, name: str, manifest: Manifest) -> None:
         before = self.live(kind, name)
@@ -164,8 +221,16 @@ class Cluster:
         if self.pods and not self.pods[0].terminating:
             self.pods[0].ready = True
 
+    def restart_cli(self, uid: str) -> None:
+        """In place: another process in the same pod."""
+        for pod in self.pods:
+            if pod.uid == uid and not pod.turns:
+                pod.phase, pod.worn, pod.hung, pod.ready = None, False, False, False
+                pod.deadline = pod.drained_from = NEVER
+
     def end_pods(self) -> None:
-        self.pods = [pod for pod in self.pods if not pod.terminating]
+        """Its preStop waits for the turns; the model's pods have grace enough."""
+        self.pods = [pod for pod in self.pods if not pod.terminating or (pod.turns and not pod.hung)]
 
     # ---- watches
 

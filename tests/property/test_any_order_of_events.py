@@ -14,21 +14,35 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from copilot_operator.api.pool import parse_pool
 from copilot_operator.api.tenant import parse_tenant
-from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, NETWORK_POLICY, SECRET, SERVICE, SERVICE_ACCOUNT
+from copilot_operator.domain.desired.service import CORDONED_LABEL
+from copilot_operator.domain.drain import intent_of
+from copilot_operator.domain.kinds import (
+    CLAIM,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    REVISION,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+)
+from copilot_operator.domain.lifecycle import Move, Order
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid
-from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, pool_object
+from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, busy_servers, pool_object
 from copilot_operator.domain.ownership import obstacle
-from copilot_operator.domain.plan import Apply, Scale, Step, plan_pool, plan_tenant
+from copilot_operator.domain.plan import Apply, DeletePod, Scale, Step, plan_pool, plan_tenant
 from copilot_operator.domain.pool_status import pool_report
 from copilot_operator.domain.secrets import as_observed
 from copilot_operator.domain.snapshot import (
     Children,
     Credential,
+    DrainReading,
     Finding,
     Health,
     PoolSnapshot,
     PoolView,
     Reading,
+    ServerState,
     ServerToken,
     TenantSnapshot,
 )
@@ -61,6 +75,9 @@ class Operator:
         self.answers = False  # whether the server answered a ping since the operator or the pod started
         self.now = NOW
         self.minted = 0
+        self.ordered: set[str] = set()  # pods whose agents were given an order since the operator started
+        self.admitted = True
+        self.leaving = ""
 
     def pool_snapshot(self) -> PoolSnapshot | None:
         cluster, raw = self.cluster, self.cluster.pool
@@ -84,6 +101,10 @@ class Operator:
             new_tokens=new,
             service_account=live[SERVICE_ACCOUNT],
             network_policy=live[NETWORK_POLICY],
+            revisions=tuple(
+                each for (kind, _), each in cluster.objects.items() if kind == REVISION and controller_uid(each) == uid
+            ),
+            disruption_budget=cluster.live(DISRUPTION_BUDGET, busy_servers("saas")),
             obstacle=Finding("NameTaken", "of the former pool") if taken else None,
         )
 
@@ -105,7 +126,10 @@ class Operator:
             spec=parse_tenant(raw).spec,
             pods=cluster.seen_pods,
             reading=Reading(Health.HEALTHY if self.answers else Health.UNKNOWN),
+            admitted=self.admitted,
         )
+        if pod := self._live_pod(snapshot):
+            snapshot = replace(snapshot, **self._told_by(pod), leaving=self.leaving)
         found = {kind: cluster.live(kind) for kind in CHILDREN}
         blocked = next((o for kind, live in found.items() if live and (o := obstacle(kind, live, snapshot))), None)
         connection = found[SECRET]
@@ -122,6 +146,42 @@ class Operator:
             token=self._token(cluster.pool["metadata"]["uid"]),
             credential=self._credential(spec),
         )
+
+    def _live_pod(self, snapshot: TenantSnapshot) -> LivePod | None:
+        """The pod that its agent and the pings speak of: one that started."""
+        seen = snapshot.server_pod
+        return next((pod for pod in self.cluster.pods if seen and seen.started and pod.uid == seen.uid), None)
+
+    def _told_by(self, pod: LivePod) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "state": ServerState(
+                pod.uid, self.now, not pod.hung, busy=len(pod.turns), draining=pod.phase is not None,
+                processes=300 if pod.worn else 3, age_s=1.0, failure="Silent" if pod.hung else "",
+            )
+        }  # fmt: skip
+        if pod.hung:
+            told["reading"] = Reading(Health.UNHEALTHY, "no answer")
+        if pod.name in self.ordered:
+            told["drain"] = DrainReading(pod.uid, pod.phase, busy=len(pod.turns))
+        return told
+
+    def follow(self, snapshot: TenantSnapshot, move: Move | None) -> None:
+        """Carry the order of a move to the pod's agent."""
+        pod = self._live_pod(snapshot)
+        if move is None or move.order is None or pod is None or pod.terminating:
+            return
+        match move.order:
+            case Order.DRAIN:
+                assert move.intent
+                assert intent_of(self.cluster.live(DEPLOYMENT)) == move.intent, "an order that nobody would remember"
+                pod.drain(move.intent.deadline, self.now)
+                self.ordered.add(pod.name)
+            case Order.CANCEL:
+                pod.serve_again()
+                self.ordered.discard(pod.name)
+            case Order.RESTART:
+                self.cluster.restart_cli(pod.uid)
+                self.ordered.discard(pod.name)
 
     def _token(self, pool_uid: str) -> ServerToken | None:
         shard = self.cluster.live(SECRET, SHARD)
@@ -187,6 +247,7 @@ class AnyOrder(RuleBasedStateMachine):
         if self.cluster.pool:
             pool = copy.deepcopy(self.cluster.pool)
             pool["spec"]["server"]["image"] = image
+            pool["spec"]["recycle"] = {"maxProcesses": 200}
             pool["spec"]["auth"] = {"gitHub": {"tokenSecretRef": {"name": "github", "key": "token"}}}
             if not needs_secret:
                 del pool["spec"]["auth"]
@@ -238,6 +299,50 @@ class AnyOrder(RuleBasedStateMachine):
             pod.terminating, pod.ready = True, False
         self.tell()
 
+    # ---- clients
+
+    @rule()
+    def turn_begins(self) -> None:
+        """Also at a server that is drained: an open connection can't be refused."""
+        for pod in self.cluster.pods:
+            if pod.ready and not pod.terminating and not pod.hung:
+                pod.turns.append(self.operator.now)
+
+    @rule()
+    def turn_ends(self) -> None:
+        for pod in self.cluster.pods:
+            del pod.turns[:1]
+
+    # ---- misfortunes
+
+    @rule()
+    def server_hangs(self) -> None:
+        for pod in self.cluster.pods:
+            pod.hung = pod.ready
+
+    @rule()
+    def server_wears_out(self) -> None:
+        for pod in self.cluster.pods:
+            pod.worn = pod.ready
+
+    @rule(leaving=st.booleans())
+    def node_is_cordoned_or_not(self, leaving: bool) -> None:
+        self.operator.leaving = "node n1 is cordoned" if leaving else ""
+
+    @rule(admitted=st.booleans())
+    def pool_gives_turns(self, admitted: bool) -> None:
+        self.operator.admitted = admitted
+
+    @rule(minutes=st.sampled_from([1, 8, 12]))
+    def time_passes(self, minutes: int) -> None:
+        self.operator.now += timedelta(minutes=minutes)
+
+    @rule()
+    def agents_work(self) -> None:
+        for pod in self.cluster.pods:
+            pod.agent_works(self.operator.now, waits=False)
+        self.tell()
+
     # ---- cluster
 
     @rule()
@@ -281,6 +386,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def operator_restarts(self) -> None:
         self.operator.answers = False
+        self.operator.ordered.clear()
 
     @rule()
     def operator_looks(self) -> None:
@@ -294,9 +400,25 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(image=st.sampled_from(["cli:1", "cli:2"]))
     def server_is_updated(self, image: str) -> None:
-        """The busiest road, so that it is taken often: stop, look again while the pod still ends."""
+        """The busiest road, so that it is taken often: drain, stop, look again while the pod still ends."""
         self.pool_is_edited(image, needs_secret=False)
+        for happens in (self.operator_looks, self.agents_work, self.agents_work):
+            happens()
         self.operator_and_controller_work(2)
+
+    @rule(minutes=st.sampled_from([0, 8]), agents=st.integers(0, 2), steps=st.integers(0, 3))
+    def busy_server_is_suspended_and_woken(self, minutes: int, agents: int, steps: int) -> None:
+        """The other one: a drain on its way, and perhaps its end, before the cause goes away and the operator dies."""
+        self.turn_begins()
+        self.tenant_is_suspended_or_woken(True)
+        self.operator_looks()
+        self.time_passes(minutes)
+        for _ in range(agents):
+            self.agents_work()
+        self.operator_looks()
+        self.tenant_is_suspended_or_woken(False)
+        self.operator_dies_after(steps)
+        self.operator_restarts()
 
     @rule(steps=st.integers(0, 3))
     def operator_dies_after(self, steps: int) -> None:
@@ -311,6 +433,7 @@ class AnyOrder(RuleBasedStateMachine):
         self._execute(plan.steps[: steps - done], tenant)
         if steps < 99:
             return
+        self.operator.follow(tenant, plan.move)
         report = tenant_report(tenant, plan)
         if report.status and self.cluster.tenant:
             ready = next(each for each in report.status["conditions"] if each["type"] == "Ready")
@@ -323,6 +446,8 @@ class AnyOrder(RuleBasedStateMachine):
             if currently_in_test_context():
                 note(f"{type(step).__name__} {getattr(step, 'kind', '')}: {step.why}")
             before = self.cluster.live(DEPLOYMENT)
+            if tenant and isinstance(step, Scale | DeletePod):
+                self._cuts_nothing(step)
             self.cluster.execute(step)
             if tenant and isinstance(step, Scale):
                 self._stopped_for_a_cause(tenant)
@@ -332,6 +457,14 @@ class AnyOrder(RuleBasedStateMachine):
                 if before is None or before["spec"]["replicas"] == 0 or self.notes_lost:
                     self.started_from, self.notes_lost = people_want(tenant), False
         return len(steps)
+
+    def _cuts_nothing(self, step: Scale | DeletePod) -> None:
+        """No turn that began before its server was cordoned is running, unless its time is up or the server hangs."""
+        for pod in self.cluster.pods:
+            if pod.terminating or pod.hung or (isinstance(step, DeletePod) and step.uid != pod.uid):
+                continue
+            early = [began for began in pod.turns if began < pod.drained_from]
+            assert not early or self.operator.now > pod.deadline, "a turn was cut before its deadline"
 
     def _stopped_for_a_cause(self, tenant: TenantSnapshot) -> None:
         assert tenant.spec
@@ -375,9 +508,13 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def everything_settles(self) -> None:
-        for _ in range(12):
+        self.operator.leaving, self.operator.admitted = "", True
+        for pod in self.cluster.pods:
+            pod.turns.clear()
+        for _ in range(16):
             before = self._state()
             for happens in (
+                self.agents_work,
                 self.cluster.collect_garbage,
                 self.cluster.control,
                 self.cluster.end_pods,
@@ -404,7 +541,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _state(self) -> Any:
         cluster = self.cluster
-        pods = [(pod.name, pod.ready, pod.terminating) for pod in cluster.pods]
+        pods = [(pod.name, pod.ready, pod.terminating, pod.phase) for pod in cluster.pods]
         return json.dumps([list(cluster.objects.values()), pods, cluster.tenant, cluster.pool])
 
     def _needs_nothing_more(self) -> None:
@@ -434,10 +571,9 @@ class AnyOrder(RuleBasedStateMachine):
         assert all(cluster.live(kind) for kind in (SERVICE, SECRET))
         assert tenant.token
         assert values(cluster.objects[SECRET, SERVER])["token"] == tenant.token.value
-        assert cluster.objects[SERVICE, SERVER]["spec"]["selector"].keys() == {
-            "app.kubernetes.io/name",
-            "copilot-operator.io/tenant",
-        }
+        cordoned = {CORDONED_LABEL} if tenant.spec.suspended else set()
+        selector = cluster.objects[SERVICE, SERVER]["spec"]["selector"].keys()
+        assert selector - cordoned == {"app.kubernetes.io/name", "copilot-operator.io/tenant"}
         assert cluster.tenant
         phase = cluster.tenant.get("status", {}).get("phase")
         if tenant.spec.suspended:

@@ -4,6 +4,7 @@ Every measurement gets a fresh one: it is up in seconds, and nothing of one run 
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -50,8 +51,11 @@ class SimulatedCluster(EmbeddedCluster):
         super().__init__(Layout(name))
         self._companions: list[subprocess.Popen[bytes]] = []
 
-    def simulate(self) -> None:
-        """After ``up``: replace the node by simulated ones and let every pod's address answer."""
+    def simulate(self, *, served: bool) -> None:
+        """After ``up``: replace the node by simulated ones and let every pod's address answer.
+
+        ``served`` False: whoever measures plays the servers, and kubelet's part in their pods' ends.
+        """
         for name in NOT_NEEDED:
             self.stop_component(name)
         self.stop_component("kube-controller-manager")
@@ -64,6 +68,7 @@ class SimulatedCluster(EmbeddedCluster):
         for path, manifest in _objects():
             _create(api, path, manifest)
         program, stages = programs.ensure_kwok()
+        stages = _stages(stages, self.layout.base / "stages.yaml", ends=served)
         selector = ",".join(f"{key}={value}" for key, value in FAKE.items())
         flags = [
             f"--kubeconfig={self.kubeconfig}",
@@ -75,7 +80,8 @@ class SimulatedCluster(EmbeddedCluster):
         ]
         self._accompany("kwok", [program, *flags])
         standin = [sys.executable, "-m", "tests.support.standin", "--host", "0.0.0.0", "--port", str(CLI_PORT)]
-        self._accompany("standin", standin)
+        if served:
+            self._accompany("standin", standin)
         wait_until(lambda: _nodes_ready(api) == NODES, timeout_s=60, what=f"{NODES} simulated nodes Ready")
         wait_until(lambda: _established(api), timeout_s=30, what="the CRDs established")
 
@@ -114,8 +120,8 @@ class SimulatedCluster(EmbeddedCluster):
 
 
 @contextmanager
-def simulated_cluster(name: str) -> Iterator[SimulatedCluster]:
-    """A fresh cluster with simulated nodes and the CRDs, gone at the end."""
+def simulated_cluster(name: str, *, served: bool = True) -> Iterator[SimulatedCluster]:
+    """A fresh cluster with simulated nodes and the CRDs, gone at the end. ``served``: see ``simulate``."""
     programs.ensure_kwok()
     cluster = SimulatedCluster(name)
     cluster.down()
@@ -124,13 +130,27 @@ def simulated_cluster(name: str) -> Iterator[SimulatedCluster]:
     try:
         with redirect_stdout(sys.stderr):  # what starts a cluster speaks there; here it is for figures
             cluster.up()
-            cluster.simulate()
+            cluster.simulate(served=served)
         yield cluster
     finally:
         cluster.end_companions()
         cluster.down()
         if made:
             shutil.rmtree(VOLUMES, ignore_errors=True)
+
+
+def _stages(kwoks: Path, file: Path, *, ends: bool) -> Path:
+    """kwok's stages, with containers that have started as kubelet says it. ``ends`` False: no deleted pod goes."""
+    stages = {stage["metadata"]["name"]: stage for stage in yaml.safe_load_all(kwoks.read_text())}
+    ready = stages["pod-ready"]["spec"]["next"]
+    ready["statusTemplate"], found = re.subn(
+        r"(\n *)ready: true", r"\1ready: true\1started: true", ready["statusTemplate"], count=1
+    )
+    assert found, "kwok's stage pod-ready has become another"
+    if not ends:
+        del stages["pod-delete"]
+    file.write_text(yaml.safe_dump_all(stages.values()))
+    return file
 
 
 def _objects() -> Iterator[tuple[str, dict[str, Any]]]:

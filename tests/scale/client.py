@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -17,6 +17,7 @@ from tests.scale.objects import NAMESPACE, Child
 
 AT_ONCE: Final = 32
 LONGEST_S: Final = 900.0  # a run that takes longer has failed
+OPEN_S: Final = 30.0
 READ_BUFFER: Final = 4 << 20  # one line of a watch is one object
 
 Seen = Callable[[str, Manifest], None]  # type of the watch event, object
@@ -50,8 +51,13 @@ async def watching(api: KubeApi, kind: Kind, namespace: str, seen: Seen) -> Asyn
     opened = asyncio.Event()
     task = asyncio.create_task(_watch(api, kind, namespace, seen, opened), name=f"watch-{kind}")
     try:
-        async with asyncio.timeout(30):
-            await opened.wait()
+        opening = asyncio.create_task(opened.wait())
+        await asyncio.wait((opening, task), timeout=OPEN_S, return_when=asyncio.FIRST_COMPLETED)
+        opening.cancel()
+        if task.done():
+            task.result()
+        if not opened.is_set():
+            raise TimeoutError(f"the watch of {kind} was not answered within {OPEN_S:.0f} s")
         yield
         if task.done():
             task.result()
@@ -63,19 +69,26 @@ async def _watch(api: KubeApi, kind: Kind, namespace: str, seen: Seen, opened: a
     access = api.access
     authorization = await access.configuration.get_api_key_with_prefix("BearerToken")
     headers = {"Authorization": authorization} if authorization else {}
-    url = f"{access.configuration.host}{kind.path(namespace)}?watch=1&timeoutSeconds=3600"
-    async with (
-        aiohttp.ClientSession(read_bufsize=READ_BUFFER) as session,
-        session.get(
-            url, headers=headers, ssl=access.ssl_context or False, timeout=aiohttp.ClientTimeout(total=2 * LONGEST_S)
-        ) as answer,
-    ):
-        answer.raise_for_status()
-        opened.set()
-        async for line in answer.content:
-            event = json.loads(line)
-            seen(event["type"], event["object"])
-    raise RuntimeError(f"the watch of {kind} ended early")
+    # With the bookmark that ends the initial events an answer begins at once, also where there is nothing yet.
+    query = (
+        "watch=1&timeoutSeconds=3600&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    )
+    url = f"{access.configuration.host}{kind.path(namespace)}?{query}"
+    options: dict[str, Any] = {"headers": headers, "ssl": access.ssl_context or False}
+    options["timeout"] = aiohttp.ClientTimeout(total=2 * LONGEST_S)
+    async with aiohttp.ClientSession(read_bufsize=READ_BUFFER) as session:
+        while True:
+            async with session.get(url, **options) as answer:
+                if answer.status == 429:  # "storage is (re)initializing": the CRD was established a moment ago
+                    await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
+                    continue
+                answer.raise_for_status()
+                opened.set()
+                async for line in answer.content:
+                    event = json.loads(line)
+                    if event["type"] != "BOOKMARK":
+                        seen(event["type"], event["object"])
+            raise RuntimeError(f"the watch of {kind} ended early")
 
 
 class Countdown:

@@ -77,6 +77,12 @@ class OperatorProcess:
             if code != 0:
                 say(f"the operator ended with {code} after SIGTERM")
 
+    async def kill(self) -> None:
+        """As a crash ends it: at once, nothing is given back."""
+        assert self._process
+        self._process.kill()
+        await self._process.wait()
+
     async def figures(self) -> Figures | None:
         """None as long as it does not answer."""
         assert self._http

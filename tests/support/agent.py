@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,10 +58,10 @@ class RunningAgent:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def http_get(port: int, path: str, *, timeout_s: float = 10.0) -> tuple[int, str]:
+async def http_get(port: int, path: str, *, host: str = "127.0.0.1", timeout_s: float = 10.0) -> tuple[int, str]:
     """Status and body, read to the end of the connection."""
     async with asyncio.timeout(timeout_s):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(host, port)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n".encode())
             answer = await reader.read()
@@ -105,6 +106,7 @@ async def running_agent(
     finally:
         if process.returncode is None:
             process.terminate()
+            process.send_signal(signal.SIGINT)  # told twice, it does not even wait for turns that it keeps
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await process.wait()

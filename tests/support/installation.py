@@ -18,17 +18,17 @@ OPERATOR_NAMESPACE: Final = "copilot-operator"
 log = logging.getLogger(__name__)
 
 
-def bring_images(cluster: Cluster) -> str:
-    """Build both images where they are not built, load them where they are not loaded; returns a mark of their content.
+def build_images(cluster: Cluster) -> list[Path]:
+    """Build both images where they are not built. Somebody's own cluster is expected to have them, from a registry."""
+    return [] if cluster.kind == "given" else [images.cli_image(), images.operator_image()]
 
-    Somebody's own cluster is expected to have them, from a registry of its own.
-    """
-    if cluster.kind == "given":
-        return "given"
-    archives = [images.cli_image(), images.operator_image()]
+
+def bring_images(cluster: Cluster) -> str:
+    """Build the images, load them where they are not loaded; returns a mark of their content."""
+    archives = build_images(cluster)
     for archive in archives:
         cluster.load_image(archive)
-    return "_".join(archive.stem for archive in archives)
+    return "_".join(archive.stem for archive in archives) or cluster.kind
 
 
 def install_api(kube: Kube) -> None:

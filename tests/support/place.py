@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -95,6 +96,19 @@ class Place:
         what = Talk(connection.address, connection.token, f"session-{tenant}", prompts, resume, provider=provider)
         return await asyncio.to_thread(self.application.talk, what)
 
+    async def in_a_turn(self, provider: Any, tenant: str, word: str, seconds: float) -> "asyncio.Task[list[str]]":
+        """A turn of so many seconds, in a session that has had one (NOTE=first); returns once it is under way."""
+        await self.say(tenant, provider, "remember NOTE=first")
+        said = self.say(tenant, provider, f"remember NOTE={word} SLEEP={seconds}", resume=True)
+        turn = asyncio.create_task(said, name=f"turn of {tenant}")
+        await self.until(lambda: self.busy(tenant) == 1, within_s=40, what=f"{tenant} is in a turn", about=tenant)
+        return turn
+
+    def busy(self, tenant: str) -> int | None:
+        """How many sessions work, as the agent says."""
+        state = self.agent_state(tenant)
+        return state["sessions"]["busy"] if state else None
+
     async def ping(self, tenant: str, *, token: str | None = None) -> None:
         """Connect and ping as an application does; raises TalkFailed."""
         connection = self.connection(tenant)
@@ -124,6 +138,22 @@ class Place:
             about=tenant,
         )
         return conditions(self.get(tenant))["Ready"]
+
+    def agent_state(self, tenant: str) -> Object | None:
+        """What the agent of a tenant's server says of it (/state); None if it says nothing."""
+        addresses = [
+            pod["status"].get("podIP") for pod in self.pods(tenant) if "deletionTimestamp" not in pod["metadata"]
+        ]
+        if not addresses or not addresses[0]:
+            return None
+        program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+        words = [sys.executable, "-c", program, f"http://{addresses[0]}:4322/state"]
+        done = self.cluster.run_in_network(words, capture_output=True, text=True, timeout=15, check=False)
+        try:
+            state: Object = json.loads(done.stdout)
+        except ValueError:
+            return None
+        return state
 
     def explain(self, tenant: str) -> str:
         """What there is to know about a tenant."""

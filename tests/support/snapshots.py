@@ -2,13 +2,15 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from copilot_operator.api.pool import PoolSpec, parse_pool
 from copilot_operator.api.tenant import TenantSpec, parse_tenant
-from copilot_operator.domain.manifest import Manifest
-from copilot_operator.domain.naming import server_of
+from copilot_operator.domain.manifest import Manifest, annotations_of
+from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, server_of
+from copilot_operator.domain.revisions import as_manifest, wanted_revision
 from copilot_operator.domain.snapshot import (
     Children,
     Credential,
@@ -72,8 +74,9 @@ def tenant_spec(raw: Manifest) -> TenantSpec:
 
 
 def a_pod(name: str = "copilot-alice-1", *, ready: bool = True, ip: str | None = "10.0.0.1", **more: Any) -> Pod:
-    """A running pod unless told otherwise; its UID is made from its name."""
-    return Pod(name=name, uid=more.pop("uid", f"uid-{name}"), ip=ip, ready=ready, **more)
+    """A running pod unless told otherwise; its UID is made from its name, and it has started if it is ready."""
+    uid, started = more.pop("uid", f"uid-{name}"), more.pop("started", ready)
+    return Pod(name=name, uid=uid, ip=ip, ready=ready, started=started, **more)
 
 
 def a_snapshot(
@@ -105,9 +108,25 @@ def a_snapshot(
 
 
 def a_pool_snapshot(*, raw: Manifest | None = None, fields: Fields | None = None, **more: Any) -> PoolSnapshot:
-    """A pool of which nothing exists yet and that nobody uses."""
+    """A pool that nobody uses, and of which nothing exists yet but what its servers would be made from."""
     found = raw or a_pool_object(fields=fields)
-    return PoolSnapshot(found, more.pop("now", NOW), SETTINGS, spec=parse_pool(found).spec, **more)
+    return PoolSnapshot(
+        found,
+        more.pop("now", NOW),
+        SETTINGS,
+        spec=parse_pool(found).spec,
+        revisions=more.pop("revisions", (a_revision(found),)),
+        **more,
+    )
+
+
+def a_revision(pool: Manifest | None = None, *, number: int = 1, proven: bool = False) -> Manifest:
+    """The ControllerRevision of what a pool says now."""
+    raw = pool or a_pool_object()
+    restarted_at = annotations_of(raw).get(RESTARTED_AT_ANNOTATION, "")
+    revision = wanted_revision(raw["metadata"]["name"], parse_pool(raw).spec, restarted_at, number)
+    manifest = as_manifest(raw, replace(revision, proven=proven))
+    return manifest | {"metadata": manifest["metadata"] | {"uid": f"uid-{revision.name}", "resourceVersion": "7"}}
 
 
 def _metadata(name: str, uid: str, more: Fields) -> Manifest:

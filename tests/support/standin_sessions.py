@@ -5,17 +5,19 @@ Held to the real CLI by ``tests/contract``. A prompt may carry the directives of
 """
 
 import asyncio
+import math
 import re
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 _EPHEMERAL: Final = {"session.idle", "assistant.idle", "assistant.message_delta", "permission.requested"}
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,250}\Z")
 _INTERNAL_ERROR: Final = -32603
+_PIECE_S: Final = 1.0  # between two pieces of an answer
 
 
 class Refusal(Exception):
@@ -52,6 +54,9 @@ class Session:
         return any(event["type"] == "user.message" for event in self.events)
 
 
+Volume: TypeAlias = dict[str, Session]  # by id; a state directory between two processes holds unloaded ones only
+
+
 def timestamp() -> str:
     """Now, as the CLI writes it."""
     now = time.time()
@@ -59,11 +64,20 @@ def timestamp() -> str:
 
 
 class Sessions:
-    """All sessions of a server. ``tell(to, method, params)`` sends a notification; ``to`` None is everybody."""
+    """All sessions of one process. ``tell(to, method, params)`` sends a notification; ``to`` None is everybody.
 
-    def __init__(self, tell: Callable[[set[Hashable] | None, str, Any], None]) -> None:
-        self._all: dict[str, Session] = {}
-        self._tell = tell
+    ``volume`` is its state directory: what is stored there, the next process on it finds. ``on_turn`` is called as
+    each turn begins.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[set[Hashable] | None, str, Any], None],
+        volume: Volume,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._all = volume
+        self._tell, self._on_turn = tell, on_turn
 
     @property
     def loaded(self) -> list[Session]:
@@ -73,10 +87,12 @@ class Sessions:
     def stored(self) -> list[Session]:
         return [session for session in self._all.values() if session.stored]
 
-    def end(self) -> None:
-        """The process ends: every turn is dropped."""
+    def end(self, *, killed: bool = False) -> None:
+        """The process ends: every turn is dropped. One that is killed does not even write down its end."""
         for session in self.loaded:
-            self._unload(session)
+            self._unload(session, killed=killed)
+        for id in [id for id, session in self._all.items() if not session.stored]:
+            del self._all[id]
 
     def owner_left(self, owner: Hashable) -> None:
         """The last-owner rule, for a connection that ended."""
@@ -162,6 +178,14 @@ class Sessions:
     def list(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
         return {"sessions": [self._metadata(session) for session in reversed(self.stored)]}
 
+    def metadata(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
+        session = self._all.get(params.get("sessionId", ""))
+        return {"session": self._metadata(session)} if session is not None and session.stored else {}
+
+    def tail(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
+        session = self._loaded("session.eventLog.tail", params)
+        return {"cursor": f"{session.id}|{len(session.events)}"}
+
     def messages(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
         return {"events": list(self._loaded("session.getMessages", params).events)}
 
@@ -217,6 +241,7 @@ class Sessions:
         self._finished(session)
 
     async def _turn(self, session: Session, prompt: str) -> None:
+        self._on_turn()
         self._event(session, "user.message", {"content": prompt})
         self._event(session, "assistant.turn_start", {"turnId": "0"})
         if (found := re.search(r"\bATOOL=`([^`]*)`", prompt)) and await self._permitted(session):
@@ -225,9 +250,16 @@ class Sessions:
         elif (found := re.search(r"\bTOOL=`([^`]*)`", prompt)) and await self._permitted(session):
             await asyncio.sleep(_duration(found[1]))
         if found := re.search(r"\bSLEEP=([0-9.]+)", prompt):
-            await asyncio.sleep(float(found[1]))
+            await self._stream(session, float(found[1]))
         self._event(session, "assistant.message", {"content": f"you said: {prompt}"})
         self._event(session, "assistant.turn_end", {"turnId": "0"})
+
+    async def _stream(self, session: Session, seconds: float) -> None:
+        """An answer that comes in pieces."""
+        pieces = max(1, math.ceil(seconds / _PIECE_S))
+        for _ in range(pieces):
+            await asyncio.sleep(seconds / pieces)
+            self._event(session, "assistant.message_delta", {})
 
     async def _permitted(self, session: Session) -> bool:
         if session.approves_all or not session.asks_permission:
@@ -260,14 +292,14 @@ class Sessions:
             if not session.owners:
                 self._unload(session)
 
-    def _unload(self, session: Session) -> None:
+    def _unload(self, session: Session, *, killed: bool = False) -> None:
         for task in (session.work, *session.shells):
             if task is not None:
                 task.cancel()
         session.work = None
         session.shells.clear()
         session.queue.clear()
-        if session.stored:
+        if session.stored and not killed:
             self._event(session, "session.shutdown", {"reason": "routine"}, silently=True)
         session.owners.clear()
         session.loaded = False

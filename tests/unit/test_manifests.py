@@ -43,7 +43,7 @@ def test_everything_that_is_watched_may_be_watched() -> None:
 
 
 def test_what_holds_peoples_data_cannot_be_deleted() -> None:
-    for group, resource in (("", "persistentvolumeclaims"), ("", "secrets"), ("", "pods"), ("apps", "deployments")):
+    for group, resource in (("", "persistentvolumeclaims"), ("", "secrets"), ("apps", "deployments")):
         assert not {"delete", "deletecollection"} & verbs(group, resource)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from copilot_operator.agent.state import State
+from copilot_operator.agent.state import State, kinds_of_work
 from copilot_operator.rpc.ping import Failure
 
 _Sample = tuple[Mapping[str, str], float]
@@ -54,6 +54,11 @@ def _sessions(state: State) -> Iterator[str]:
         "Sessions. Loaded contains busy; busy contains waiting and uncounted; stored are those on disk.",
         samples,
     )
+    work: list[_Sample] = [({"work": kind}, number) for kind, number in kinds_of_work(state.sessions).items()]
+    yield from _metric("copilot_server_busy_sessions", "gauge", "Busy sessions by what keeps them so.", work)
+    silent_s = state.sessions.silent_s or 0.0
+    help = "Longest time a turn that waits for nobody has shown no event."
+    yield from _metric("copilot_server_stalled_seconds", "gauge", help, _one(round(silent_s, 1)))
 
 
 def _one(value: float) -> list[_Sample]:

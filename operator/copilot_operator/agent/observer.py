@@ -6,14 +6,15 @@ CLI comes back; each time is another CLI process (``generation``), of which noth
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from copilot_operator.agent.known import KnownSessions
 from copilot_operator.agent.log import log
+from copilot_operator.agent.signs import Signs
 from copilot_operator.agent.survey import survey
 from copilot_operator.rpc import busy
-from copilot_operator.rpc.busy import Count, Standing
+from copilot_operator.rpc.busy import Count, Standing, Work
 from copilot_operator.rpc.client import Connection
 from copilot_operator.rpc.errors import ConnectionLost, ProtocolError, ServerError, ServerSilent
 from copilot_operator.rpc.framing import MIB
@@ -27,6 +28,8 @@ _CALL_TIMEOUT_S: Final = 5.0
 _LIST_TIMEOUT_S: Final = 20.0  # 1,000 stored sessions take half a second; this is for a busy machine
 _LIST_EVERY_S: Final = 30.0  # and then only if something has changed
 _LIST_RETRY_S: Final = 5.0
+_SIGN_TIMEOUT_S: Final = 2.0
+_SIGNS_AT_ONCE: Final = 100  # of those silent for longest; a question costs the CLI 0.6 ms
 _RESTING_EVERY_S: Final = 5.0
 _RESTING_AT_ONCE: Final = 250  # about 0.1 s of the CLI's time
 
@@ -36,22 +39,31 @@ _MAX_BODY_BYTES: Final = 8 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """What a survey found. ``standings`` holds loaded sessions only."""
+    """What a survey found. ``standings`` holds loaded sessions only, ``work`` what keeps the busy ones of them so.
+
+    ``silent_s``: the longest time that a turn which waits for nobody has shown no event; None: none runs.
+    """
 
     standings: Mapping[str, Standing]
     count: Count
     stored: int
     at: float  # of the event loop's clock
+    work: Mapping[str, Work] = field(default_factory=dict)
+    silent_s: float | None = None
 
 
 class Observer:
     """Knows the sessions of the CLI at ``host:port``. ``run`` must be running."""
 
-    def __init__(self, host: str, port: int, token: str | None) -> None:
+    def __init__(self, host: str, port: int, token: str | None, *, unseen: str = "") -> None:
+        """``unseen`` is the id of a session of our own, which is neither counted nor heard."""
         self.generation = 0  # which CLI process of those we met
+        self.met_at: float | None = None  # when that process was met; None while there is none
         self.heard_at: float | None = None  # the last sign of life of any session
         self._host, self._port, self._token = host, port, token
+        self._unseen = unseen
         self._known = KnownSessions()
+        self._signs = Signs()
         self._connection: Connection | None = None
         self._listed = False
         self._resting_asked_at = float("-inf")
@@ -83,7 +95,7 @@ class Observer:
             try:
                 await self._list_until_closed(connection)
             finally:
-                self._connection = None
+                self._connection = self.met_at = None
                 await connection.close()
             log("cli is gone", generation=self.generation)
 
@@ -112,7 +124,7 @@ class Observer:
                 if self._known.stale:
                     async with self._surveying:
                         self._known.ask()
-                        self._known.listed(await _listed(connection))
+                        self._known.listed(set(await _listed(connection)) - {self._unseen})
                         self._listed = True
             except ServerError as error:
                 log("sessions could not be listed", reason=type(error).__name__, message=str(error))
@@ -135,7 +147,7 @@ class Observer:
         )
         try:
             # Heard from here on: the server tells lifecycle to whoever has passed ``connect``.
-            self._known = KnownSessions()
+            self._known, self._signs = KnownSessions(), Signs()
             self._latest, self._listed, self._resting_asked_at = None, False, float("-inf")
             info = await connection.connect(self._token, timeout_s=_CALL_TIMEOUT_S)
         except BaseException:
@@ -143,6 +155,7 @@ class Observer:
             raise
         self._connection = connection
         self.generation += 1
+        self.met_at = asyncio.get_running_loop().time()
         log("cli is connected", generation=self.generation, version=info.version)
         return connection
 
@@ -150,12 +163,15 @@ class Observer:
         if method != "session.lifecycle" or not isinstance(params, dict):
             return
         kind, id = params.get("type"), params.get("sessionId")
-        if isinstance(kind, str) and isinstance(id, str):
-            self._known.heard(kind, id)
+        if isinstance(kind, str) and isinstance(id, str) and id != self._unseen:
             self.heard_at = asyncio.get_running_loop().time()
+            self._known.heard(kind, id)
+            self._signs.heard(id, self.heard_at)
 
     async def _survey(self, *, timeout_s: float, full: bool) -> Sessions:
         clock = asyncio.get_running_loop().time
+        # A little before the caller's own time is up, so that those not reached are reported as uncounted.
+        ends_at = clock() + max(0.1, timeout_s - 0.25)
         connection = self.connection
         if not self._listed:
             raise ConnectionLost("the CLI has not listed its sessions yet")
@@ -164,11 +180,32 @@ class Observer:
             asked.update(self._known.resting(_RESTING_AT_ONCE))
             self._resting_asked_at = clock()
         self._known.ask()
-        # A little before the caller's own time is up, so that those not reached are reported as uncounted.
-        standings = await survey(connection, asked, timeout_s=max(0.1, timeout_s - 0.25))
-        loaded = {id: each for id, each in standings.items() if each.is_loaded}
-        self._known.surveyed(loaded, standings.keys() - loaded.keys())
-        return Sessions(loaded, busy.count(loaded.values()), self._known.stored, clock())
+        found = await survey(connection, asked, timeout_s=ends_at - clock())
+        loaded = {id: each.standing for id, each in found.items() if each.standing.is_loaded}
+        work = {id: each.work for id, each in found.items() if each.work is not None}
+        self._known.surveyed(loaded, found.keys() - loaded.keys())
+        turns = [id for id, each in work.items() if each in (Work.TURN, Work.QUEUED)]
+        await self._read_signs(connection, turns, timeout_s=min(_SIGN_TIMEOUT_S, ends_at - clock()))
+        silent_s = self._signs.longest_silence_s(clock())
+        return Sessions(loaded, busy.count(loaded.values()), self._known.stored, clock(), work, silent_s)
+
+    async def _read_signs(self, connection: Connection, turns: list[str], *, timeout_s: float) -> None:
+        """Look for signs of life. Of turns only: a background shell may say nothing for hours, and is well."""
+        clock = asyncio.get_running_loop().time
+        self._signs.at_work(turns, clock())
+        quiet = self._signs.quiet(clock())[:_SIGNS_AT_ONCE]
+        cursors = await asyncio.gather(*(_cursor(connection, id, timeout_s) for id in quiet))
+        for id, cursor in zip(quiet, cursors, strict=True):
+            self._signs.read(id, cursor, clock())
+
+
+async def _cursor(connection: Connection, id: str, timeout_s: float) -> str | None:
+    try:
+        answer = await connection.call("session.eventLog.tail", {"sessionId": id}, timeout_s=timeout_s)
+    except ServerError:  # an older CLI, or a session that was unloaded just now
+        return None
+    cursor = answer.get("cursor") if isinstance(answer, dict) else None
+    return cursor if isinstance(cursor, str) else None
 
 
 async def _listed(connection: Connection) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from typing import Final
 
+from copilot_operator.agent.latency import Latencies
 from copilot_operator.agent.log import log
 from copilot_operator.rpc.ping import Failure, Reading, ping
 
@@ -15,6 +16,7 @@ class Probe:
 
     def __init__(self, host: str, port: int, token: str | None, *, timeout_s: float) -> None:
         self.failures: Counter[Failure] = Counter()
+        self.latencies = Latencies()  # of the CLI process that is there; a new one gets new ones
         self._target = (host, port, token, timeout_s)
         self._pinging = asyncio.Lock()
         self._reading: Reading | None = None
@@ -33,6 +35,8 @@ class Probe:
     def _take(self, reading: Reading) -> None:
         if reading.failure is not None:
             self.failures[reading.failure] += 1
+        if reading.latency_s is not None:
+            self.latencies.add(reading.latency_s)
         if self._reading is None or self._reading.failure != reading.failure:
             log("cli answers" if reading.ok else "cli does not answer well", **_fields(reading))
         self._reading, self._read_at = reading, asyncio.get_running_loop().time()

@@ -21,6 +21,7 @@ class Settings:
     data: Path
     drain_deadline_s: float
     probe_timeout_s: float
+    deep_probe_every_s: float = 600.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
@@ -34,6 +35,7 @@ class Settings:
             drain_deadline_s=_number(environ, "COPILOT_AGENT_DRAIN_DEADLINE_S", 540),
             # below the timeout of kubelet's probes, so that kubelet hears the reason instead of nothing
             probe_timeout_s=_number(environ, "COPILOT_AGENT_PROBE_TIMEOUT_S", 3),
+            deep_probe_every_s=_number(environ, "COPILOT_AGENT_DEEP_PROBE_EVERY_S", 600),
         )
 
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from copilot_operator.agent.deep import DeepReading
 from copilot_operator.agent.drain import Drain
 from copilot_operator.agent.observer import Sessions
 from copilot_operator.agent.usage import Disk, Processes
+from copilot_operator.rpc.busy import Work
 from copilot_operator.rpc.ping import Failure, Reading
 
 
@@ -23,6 +25,9 @@ class State:
     disk: Disk | None
     drain: Drain | None
     now: float
+    met_at: float | None = None  # when the CLI process was met
+    latency_factor: float | None = None  # how many times slower it answers than at first
+    deep: DeepReading | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON document of ``/state``."""
@@ -33,12 +38,15 @@ class State:
                 "latencySeconds": None if self.reading.latency_s is None else round(self.reading.latency_s, 6),
                 "version": self.reading.version,
                 "failure": self.reading.failure,
+                "ageSeconds": None if self.met_at is None else round(self.now - self.met_at, 1),
+                "latencyFactor": None if self.latency_factor is None else round(self.latency_factor, 2),
+                "deep": self._deep(),
             },
             "sessions": self._sessions(),
             "memoryBytes": self.processes.memory_bytes,
             "processes": self.processes.count,
             "disk": self._disk(),
-            "draining": self._draining(),
+            "draining": None if self.drain is None else draining(self.drain, self.now),
         }
 
     def _sessions(self) -> dict[str, Any]:
@@ -50,7 +58,14 @@ class State:
             "uncounted": None if found is None else found.count.uncounted,
             "stored": None if found is None else found.stored,
             "secondsSinceActivity": None if self.quiet_s is None else round(self.quiet_s, 1),
+            "stalledSeconds": None if found is None or found.silent_s is None else round(found.silent_s, 1),
+            "work": None if found is None else kinds_of_work(found),
         }
+
+    def _deep(self) -> dict[str, Any] | None:
+        if self.deep is None:
+            return None
+        return {"ok": self.deep.ok, "secondsAgo": round(self.now - self.deep.at, 1), "message": self.deep.message}
 
     def _disk(self) -> dict[str, int] | None:
         if self.disk is None:
@@ -61,17 +76,27 @@ class State:
             "freeBytes": self.disk.free_bytes,
         }
 
-    def _draining(self) -> dict[str, Any] | None:
-        if self.drain is None:
-            return None
-        progress = self.drain.progress
-        return {
-            "phase": progress.phase,
-            "secondsRunning": round(self.now - self.drain.started_at, 1),
-            "secondsToDeadline": max(0.0, round(self.drain.deadline_at - self.now, 1)),
-            "busy": progress.busy,
-            "kept": len(progress.kept),
-            "closed": len(progress.closed),
-            "cut": len(progress.cut),
-            "gaveUp": progress.gave_up or None,
-        }
+
+def draining(drain: Drain, now: float) -> dict[str, Any]:
+    """The JSON document of ``/drain``."""
+    progress, found, left_s = drain.progress, drain.progress.sessions, drain.deadline.left_s(now)
+    return {
+        "phase": progress.phase,
+        "secondsRunning": round(now - drain.started_at, 1),
+        "secondsToDeadline": None if left_s is None else round(left_s, 1),
+        "onTimeout": drain.deadline.on_timeout,
+        "loaded": None if found is None else found.count.loaded,
+        "busy": None if found is None else found.count.busy,
+        "waiting": None if found is None else found.count.waiting,
+        "work": None if found is None else kinds_of_work(found),
+        "kept": len(progress.kept),
+        "closed": len(progress.closed),
+        "cut": len(progress.cut),
+        "gaveUp": progress.gave_up or None,
+    }
+
+
+def kinds_of_work(sessions: Sessions) -> dict[str, int]:
+    """How many busy sessions are so for what."""
+    kinds = list(sessions.work.values())
+    return {kind: kinds.count(kind) for kind in Work}

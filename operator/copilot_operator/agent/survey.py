@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from copilot_operator.rpc import busy
-from copilot_operator.rpc.busy import Answer, Evidence, Standing
+from copilot_operator.rpc.busy import Answer, Evidence, Standing, Work
 from copilot_operator.rpc.client import Connection
 from copilot_operator.rpc.errors import ConnectionLost, ServerError
 
@@ -13,17 +14,26 @@ _ASKERS: Final = 16  # questions under way at once; more gains nothing, one serv
 _ANSWER_TIMEOUT_S: Final = 2.0
 
 
-async def survey(connection: Connection, ids: Iterable[str], *, timeout_s: float) -> dict[str, Standing]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where one session stands, and what keeps it busy if it is."""
+
+    standing: Standing
+    work: Work | None
+
+
+async def survey(connection: Connection, ids: Iterable[str], *, timeout_s: float) -> dict[str, Found]:
     """Where each session stands, by id. Those not answered for in time are Uncounted.
 
     Raises ConnectionLost when the connection ends, for then nothing at all is known.
     """
-    found: dict[str, Standing] = {}
+    found: dict[str, Found] = {}
     asker = _Asker(connection, timeout_s)
 
     async def work(left: Iterator[str]) -> None:
         for id in left:
-            found[id] = busy.standing(await asker.evidence(id))
+            evidence = await asker.evidence(id)
+            found[id] = Found(busy.standing(evidence), busy.work(evidence))
 
     left = iter(list(ids))
     async with asyncio.TaskGroup() as askers:

@@ -13,6 +13,7 @@ from copilot_operator.api.metadata import Metadata
 from copilot_operator.api.model import Model
 from copilot_operator.api.names import ObjectName
 from copilot_operator.api.network import NetworkPolicySpec
+from copilot_operator.api.operations import DrainSpec, HealthSpec, RecycleSpec, UpdateSpec
 from copilot_operator.api.quantity import Quantity, at_least
 from copilot_operator.api.references import Auth
 from copilot_operator.api.resources import ServerResources
@@ -89,17 +90,6 @@ class GatewaySpec(Model):
     """Whether there is a gateway. This version has none: write false, applications connect to their server directly."""
 
 
-class HealthSpec(Model):
-    """When a server counts as healthy. The operator pings every server over the CLI's own protocol."""
-
-    interval: Annotated[Duration, between("1s", "5m")] = "5s"
-    """Time between two pings of a server. From 1s to 5m."""
-    timeout: Annotated[Duration, between("100ms", "1m")] = "3s"
-    """How long a ping may take before it counts as failed. From 100ms to 1m."""
-    failure_threshold: Annotated[int, Field(strict=True, ge=1, le=20)] = 2
-    """How many pings in a row must fail before a server counts as unhealthy. From 1 to 20."""
-
-
 class SharedSpec(Model):
     """Servers that tenants share. The scale subresource writes here."""
 
@@ -129,6 +119,12 @@ class PoolSpec(Model):
     provider key when they create a session."""
     health: HealthSpec = HealthSpec()
     """When a server counts as healthy."""
+    drain: DrainSpec = DrainSpec()
+    """What happens to running turns before a server stops."""
+    update: UpdateSpec = UpdateSpec()
+    """How a changed pool reaches its servers."""
+    recycle: RecycleSpec = RecycleSpec()
+    """When an idle server is replaced because it is worn out."""
     network_policy: NetworkPolicySpec = NetworkPolicySpec()
     """Who may connect to servers, and where servers may connect to."""
 
@@ -142,6 +138,17 @@ class ImageServers(Model):
     """Number of servers that run it."""
 
 
+class FailedRevision(Model):
+    """A revision that was given up."""
+
+    revision: Annotated[str, Field(max_length=253)]
+    """Name of its ControllerRevision."""
+    reason: Annotated[str, Field(max_length=128)]
+    """Why, as one word for programs."""
+    message: Annotated[str, Field(max_length=4096)]
+    """Why, as a sentence for people."""
+
+
 class PoolStatus(Model):
     """What the operator saw."""
 
@@ -151,6 +158,15 @@ class PoolStatus(Model):
     """Number of servers that should run: one for each tenant that is not suspended."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None
     """Number of servers that are ready."""
+    current_revision: Annotated[str, Field(max_length=253)] | None = None
+    """ControllerRevision that all servers ran last. While an update goes on, servers go back to it if that fails."""
+    update_revision: Annotated[str, Field(max_length=253)] | None = None
+    """ControllerRevision of what spec.server and spec.sessions.idleTimeout say now."""
+    updated_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Number of servers that run updateRevision."""
+    failed_revision: FailedRevision | None = None
+    """Set when updateRevision was given up, because no server became ready with it. It is not tried again until the
+    pool's spec or its annotation copilot-operator.io/restarted-at changes."""
     selector: Annotated[str, Field(max_length=1024)] | None = None
     """Label selector of the servers' pods, in text form, for the scale subresource."""
     tenants: Annotated[int, Field(ge=0)] | None = None

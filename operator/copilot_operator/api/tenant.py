@@ -68,6 +68,24 @@ class Endpoint(Model):
     """Secret with host, port, cliUrl (host:port) and token for the SDK."""
 
 
+class DrainStatus(Model):
+    """A drain under way."""
+
+    cause: Annotated[str, Field(max_length=64)]
+    """Why the server is to stop, in one word: Suspension, Change, Update, Edited, NodeDrain, Recycle or Health."""
+    start_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it began."""
+    deadline: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When turns that still run are aborted, or go on, as the pool's drain.onTimeout says."""
+    busy: Annotated[int, Field(ge=0)] | None = None
+    """Sessions that still work or wait; absent until they were counted."""
+    work: Annotated[dict[str, Annotated[int, Field(ge=0)]], Field(max_length=8)] = Field(default_factory=dict)
+    """What keeps how many of them busy: turn, task (in the background), queued (a message), waiting (for a person or a
+    client's tool), unknown (the server did not say)."""
+    cut: Annotated[int, Field(ge=0)] | None = None
+    """Turns that were aborted at the deadline."""
+
+
 class TenantStatus(Model):
     """What the operator saw."""
 
@@ -79,6 +97,8 @@ class TenantStatus(Model):
     """Where the application connects."""
     server: Annotated[str, Field(max_length=253)] | None = None
     """Name of the server (its Deployment, Service and volume)."""
+    drain: DrainStatus | None = None
+    """The drain of its server, while one is under way."""
     conditions: Conditions = ()
     """Aspects of the observed state: Ready (the summary), CredentialsReady, ServerHealthy, StorageReady, Progressing,
     Paused."""

@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from copilot_operator.domain.kinds import POD, POOL, SECRET, TENANT, Kind
-from copilot_operator.domain.manifest import Manifest, controller_uid, labels_of
-from copilot_operator.domain.naming import POOL_LABEL, TENANT_LABEL
+from copilot_operator.domain.kinds import NODE, POD, POOL, REVISION, SECRET, TENANT, Kind
+from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid, labels_of
+from copilot_operator.domain.naming import POOL_LABEL, TENANT_ANNOTATION, TENANT_LABEL
 from copilot_operator.domain.secrets import as_observed
 
 Key = tuple[str, str]  # namespace, name
 Index = tuple[Kind, str, str, str]  # kind, namespace, label, value
+MOST_GONE = 4096  # deletions during one list, and not for ever
 DROPPED = ("managedFields", "selfLink")
 
 
@@ -44,8 +45,18 @@ def transform(kind: Kind, manifest: Manifest) -> Manifest:
     if kind == SECRET:
         return as_observed(kept)
     if kind == POD:
-        return kept | {"spec": {}}
+        return kept | {"spec": {"nodeName": (manifest.get("spec") or {}).get("nodeName")}}
+    if kind == NODE:
+        return _node(kept)
     return kept
+
+
+def _node(kept: Manifest) -> Manifest:
+    """Whether it is being emptied, and nothing of its size, its images and its addresses."""
+    identity = {key: kept["metadata"].get(key) for key in ("name", "uid", "resourceVersion")}
+    spec = kept.get("spec") or {}
+    found = {key: spec[key] for key in ("unschedulable", "taints") if spec.get(key)}
+    return {"apiVersion": kept["apiVersion"], "kind": kept["kind"], "metadata": identity, "spec": found}
 
 
 class Cache:
@@ -54,10 +65,18 @@ class Cache:
     def __init__(self) -> None:
         self._records: dict[Kind, dict[Key, Record]] = {}
         self._by_label: dict[Index, set[Key]] = {}
+        self._gone: dict[str, str] = {}  # of the latest that left: UID and version, oldest first
 
     def put(self, kind: Kind, manifest: Manifest, seen_at: float) -> bool:
-        """Record an object; an older version than the one we have is ignored. True if it is news."""
+        """Record an object, unless it is older than what we have, or than its deletion. True if it is news.
+
+        A page of a list, or an answer, may be older than the watch's news of a deletion. What only lost its label, and
+        so left the watch, comes back with a newer version.
+        """
         metadata = manifest["metadata"]
+        left_at = self._gone.get(metadata["uid"])
+        if left_at and not _newer(metadata.get("resourceVersion", "0"), left_at):
+            return False
         key = (metadata.get("namespace", ""), metadata["name"])
         records = self._records.setdefault(kind, {})
         before = records.get(key)
@@ -78,6 +97,9 @@ class Cache:
     def drop(self, kind: Kind, manifest: Manifest) -> None:
         """Forget an object that was deleted (this very one, not a namesake that came since)."""
         metadata = manifest["metadata"]
+        self._gone[metadata["uid"]] = metadata.get("resourceVersion", "0")
+        if len(self._gone) > MOST_GONE:
+            del self._gone[next(iter(self._gone))]
         key = (metadata.get("namespace", ""), metadata["name"])
         record = self._records.get(kind, {}).get(key)
         if record and record.uid == metadata["uid"]:
@@ -126,6 +148,12 @@ class Cache:
         """Names of the pools or tenants that take a credential from ``secret``, sorted."""
         return sorted(name for _, name in self._by_label.get((kind, namespace, "secret", secret), ()))
 
+    def tenants_on(self, node: str) -> list[Key]:
+        """Namespaces and names of the tenants that have a pod on a node, sorted."""
+        found = (self._records[POD][key] for key in self._by_label.get((POD, "", "node", node), ()))
+        owners = ((record.manifest["metadata"]["namespace"], annotations_of(record.manifest)) for record in found)
+        return sorted({(where, said[TENANT_ANNOTATION]) for where, said in owners if TENANT_ANNOTATION in said})
+
     def _forget(self, kind: Kind, key: Key) -> None:
         record = self._records[kind].pop(key)
         self._unindex(key, record)
@@ -143,8 +171,10 @@ def _indexes(kind: Kind, manifest: Manifest) -> Iterator[Index]:
     labels = labels_of(manifest)
     if kind in (POD, SECRET) and (tenant := labels.get(TENANT_LABEL)):
         yield kind, namespace, TENANT_LABEL, tenant
-    elif kind == SECRET and (pool := labels.get(POOL_LABEL)):
+    elif kind in (SECRET, REVISION) and (pool := labels.get(POOL_LABEL)):
         yield kind, namespace, POOL_LABEL, pool
+    if kind == POD and (node := manifest["spec"]["nodeName"]):
+        yield kind, "", "node", node
     if kind in (POOL, TENANT):
         spec = manifest.get("spec") or {}
         if pool := (spec.get("poolRef") or {}).get("name"):

@@ -25,7 +25,8 @@ from copilot_operator.engine.limiter import Limiter
 
 FIELD_MANAGER: Final = "copilot-operator"
 STATUS_MANAGER: Final = "copilot-operator-status"
-PAGE: Final = 500  # objects a page of a list; keeps one answer below a few MiB
+DRAIN_MANAGER: Final = "copilot-operator-drain"  # of what is remembered at a Deployment, apart from what it shall be
+PAGE: Final = 100  # objects a page of a list: parsed, a page of Deployments takes 6 MB of memory
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
@@ -106,10 +107,12 @@ class KubeApi:
                 return
             query["continue"] = token
 
-    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
+    async def apply(
+        self, kind: Kind, manifest: Manifest, *, subresource: str = "", manager: str = FIELD_MANAGER
+    ) -> Manifest:
         """Server-side apply, taking over what others own; returns the object as stored."""
         metadata = manifest["metadata"]
-        manager = STATUS_MANAGER if subresource == "status" else FIELD_MANAGER
+        manager = STATUS_MANAGER if subresource == "status" else manager
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
         query = {"fieldManager": manager, "force": "true"}
         resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
@@ -131,9 +134,14 @@ class KubeApi:
         path = kind.path(metadata["namespace"], metadata["name"])
         return await self._call("update", kind.plural, "PUT", path, {"fieldManager": FIELD_MANAGER}, manifest)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
-        """Delete this very object: ``uid`` keeps a namesake that came meanwhile. Raises Absent, Conflict."""
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str, grace_s: int | None = None) -> None:
+        """Delete this very object: ``uid`` keeps a namesake that came meanwhile. Raises Absent, Conflict.
+
+        ``grace_s`` None: the object's own grace period.
+        """
         options: Manifest = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
         await self._call("delete", kind.plural, "DELETE", kind.path(namespace, name), {}, options)
 
     async def _call(

@@ -6,6 +6,7 @@ ApiError
 ├── Expired       410: the list or watch must start anew
 ├── Refused       400, 422, 500 of a malformed apply: stays wrong until somebody changes something
 │   └── Forbidden 403: a missing permission, or a quota
+│       └── Ending 403: the namespace is being deleted, and takes nothing new
 └── Unavailable   429, 5xx, no answer: try again, not before ``retry_after_s``
 """
 
@@ -46,6 +47,10 @@ class Forbidden(Refused):
     """403: the message names the verb and resource, or the quota."""
 
 
+class Ending(Forbidden):
+    """The namespace is being deleted."""
+
+
 class Unavailable(ApiError):
     """The server is away, overloaded or broken for the moment."""
 
@@ -58,13 +63,15 @@ BY_STATUS: Final[dict[int, type[ApiError]]] = {
 
 def from_answer(what: str, status: int, body: bytes, retry_after: str | None) -> ApiError:
     """Classify an HTTP answer of 400 and above; ``body`` is a metav1.Status where the server is healthy."""
-    reason, message = "", body[:500].decode(errors="replace")
+    reason, message, ending = "", body[:500].decode(errors="replace"), False
     try:
         document = json.loads(body)
         reason, message = document.get("reason", ""), document.get("message", "")
+        causes = (document.get("details") or {}).get("causes") or ()
+        ending = any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
     except (ValueError, AttributeError):
         pass  # a proxy's error page; its first bytes are the message
-    kind = BY_STATUS.get(status, Unavailable)
+    kind = Ending if status == 403 and ending else BY_STATUS.get(status, Unavailable)
     if status == 500 and TYPED_PATCH_FAILED in message:
         kind = Refused
     wait_s = float(retry_after) if retry_after and retry_after.isdigit() else 0.0

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from copilot_operator.api.conditions import timestamp
 from copilot_operator.cluster.client import FIELD_MANAGER, KubeApi
-from copilot_operator.cluster.errors import ApiError
+from copilot_operator.cluster.errors import ApiError, Ending
 from copilot_operator.domain.kinds import EVENT
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.status import Event
@@ -47,5 +47,7 @@ async def write_event(api: KubeApi, regarding: Manifest, event: Event, now: date
     }
     try:
         await api.create(EVENT, metadata["namespace"], manifest)
+    except Ending:
+        return
     except ApiError as error:
         log.warning("event not written", extra={"error": str(error), "reason": event.reason})

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Callable
 
 from copilot_operator.cluster.cache import Cache
-from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.client import DRAIN_MANAGER, KubeApi
 from copilot_operator.cluster.errors import Absent
-from copilot_operator.domain.kinds import DEPLOYMENT
+from copilot_operator.domain.kinds import DEPLOYMENT, POD
 from copilot_operator.domain.manifest import Manifest
-from copilot_operator.domain.plan import Apply, Delete, Scale, Step
+from copilot_operator.domain.plan import Apply, Delete, DeletePod, Label, Note, Scale, Step
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,32 @@ class Executor:
                 live = await self._api.merge(DEPLOYMENT, namespace, name, change)
                 self._cache.put(DEPLOYMENT, live, _now())
                 log.info("scaled", extra={"object": name, "replicas": replicas, "why": why})
+            case Note(namespace, name, uid, annotations, why):
+                metadata = {"name": name, "namespace": namespace, "uid": uid, "annotations": dict(annotations)}
+                note = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.kind, "metadata": metadata}
+                live = await self._api.apply(DEPLOYMENT, note, manager=DRAIN_MANAGER)
+                self._cache.put(DEPLOYMENT, live, _now())
+                log.info("noted", extra={"object": name, "annotations": dict(annotations), "why": why})
+            case DeletePod(namespace, name, uid, grace_s, why):
+                try:
+                    await self._api.delete(POD, namespace, name, uid=uid, grace_s=grace_s)
+                except Absent:
+                    return
+                log.info("pod deleted", extra={"object": name, "grace_s": grace_s, "why": why})
             case Delete(kind, namespace, name, uid, why):
                 try:
                     await self._api.delete(kind, namespace, name, uid=uid)
                 except Absent:
                     return
                 log.info("deleted", extra={"kind": str(kind), "object": name, "why": why})
+            case Label(namespace, name, uid, labels, why):
+                marked: Manifest = {"metadata": {"uid": uid, "labels": dict(labels)}}
+                try:
+                    live = await self._api.merge(POD, namespace, name, marked)
+                except Absent:
+                    return
+                self._cache.put(POD, live, _now())
+                log.info("labelled", extra={"object": name, "labels": dict(labels), "why": why})
 
 
 def _now() -> float:

@@ -6,7 +6,7 @@ the existence of one label, which is "true" on users' credentials and "false" on
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,10 +17,13 @@ from copilot_operator.cluster.client import Access
 from copilot_operator.domain.kinds import (
     CLAIM,
     DEPLOYMENT,
+    DISRUPTION_BUDGET,
     LEASE,
     NETWORK_POLICY,
+    NODE,
     POD,
     POOL,
+    REVISION,
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
@@ -48,9 +51,13 @@ SELECTORS: Final[dict[Kind, str]] = {
     CLAIM: OURS,
     SERVICE_ACCOUNT: OURS,
     NETWORK_POLICY: OURS,
+    DISRUPTION_BUDGET: OURS,
+    REVISION: OURS,
     POD: f"{OURS},{NAME_LABEL}={SERVER_NAME}",
     SECRET: USABLE_LABEL,
+    NODE: "",
 }
+OPTIONAL: Final = frozenset({NODE})  # who runs the operator may keep these from it; it works on, with less
 Observer = Callable[[Kind, str | None, Manifest], None]  # kind, type of the watch event, object
 
 
@@ -60,8 +67,10 @@ class LeaseName:
     name: str
 
 
-def registry(observer: Observer, heartbeat: Callable[[], None], access: Access) -> kopf.OperatorRegistry:
-    """Handlers for every kind, and the Lease whose renewals prove that watches are alive."""
+def registry(
+    observer: Observer, heartbeat: Callable[[], None], access: Access, *, without: Container[Kind] = ()
+) -> kopf.OperatorRegistry:
+    """Handlers for every kind but ``without``, and the Lease whose renewals prove that watches are alive."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -74,7 +83,8 @@ def registry(observer: Observer, heartbeat: Callable[[], None], access: Access) 
             observer(kind, event["type"], dict(event["object"]))
 
     for kind in SELECTORS:
-        watch(kind)
+        if kind not in without:
+            watch(kind)
 
     @kopf.on.event(LEASE.group, LEASE.version, LEASE.plural, registry=handlers, id="heartbeat")
     async def renewed(**_: Any) -> None:
@@ -105,12 +115,11 @@ def settings(lease: LeaseName) -> kopf.OperatorSettings:
         if selector:
             found.watching.label_selectors[_resource(kind)] = selector
     found.watching.field_selectors[_resource(LEASE)] = f"metadata.name={lease.name}"
-    found.watching.chunk_size = 500
+    found.watching.chunk_size = 100  # of every kind at once: parsed objects are what a start takes memory for
     found.watching.server_timeout = 300
     found.watching.reconnect_backoff = 1
     found.networking.error_backoffs = EndlessBackoff()
     found.networking.connect_timeout = 10
-    found.queueing.idle_timeout = 1  # seconds a task per object lingers; also what a stop waits for
     found.queueing.exit_timeout = 1
     found.queueing.idle_timeout = 0.2  # kopf keeps a task and the last body of each object for so long, default 5 s
     found.posting.enabled = False

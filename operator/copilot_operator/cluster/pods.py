@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.manifest import Manifest, labels_of
+from copilot_operator.domain.naming import PROTECTED_LABEL
 from copilot_operator.domain.snapshot import Finding, Pod
 
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
@@ -28,10 +29,18 @@ def pod_view(pod: Manifest) -> Pod:
         uid=metadata["uid"],
         ip=status.get("podIP"),
         ready=conditions.get("Ready", {}).get("status") == "True",
+        started=any(each.get("started") and "running" in each.get("state", {}) for each in _servers(status)),
         terminating="deletionTimestamp" in metadata,
+        protected=labels_of(pod).get(PROTECTED_LABEL) == "true",
+        node=(pod.get("spec") or {}).get("nodeName"),
         waiting=_waiting(status),
+        misfortune=_misfortune(status),
         unschedulable=message if refused and VOLUME_PENDING not in message else None,
     )
+
+
+def _servers(status: Manifest) -> list[Manifest]:
+    return list(status.get("containerStatuses") or ())  # the agent is an init container: a sidecar
 
 
 def _waiting(status: Manifest) -> Finding | None:
@@ -45,6 +54,22 @@ def _waiting(status: Manifest) -> Finding | None:
             return Finding("ContainerNotStarted", f"Container {container['name']} can't start ({reason}): {message}")
         if reason == "CrashLoopBackOff":
             return Finding("CrashLooping", _crash(container))
+    return None
+
+
+def _misfortune(status: Manifest) -> Finding | None:
+    """The kernel's OOM killer, or an end of the whole pod: an eviction, a node that shut down (PodStatus.phase)."""
+    if status.get("phase") == "Failed":
+        how = status.get("reason") or "Failed"
+        return Finding("PodFailed", f"The pod was ended ({how}): {status.get('message', '')}".rstrip(": "))
+    for container in _servers(status):
+        last = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
+        if last and last.get("reason") == "OOMKilled":
+            at = f" at {last['finishedAt']}" if last.get("finishedAt") else ""
+            message = (
+                f"Container {container['name']} ran out of memory{at} and is started again; its limit may be too low"
+            )
+            return Finding("OutOfMemory", message)
     return None
 
 

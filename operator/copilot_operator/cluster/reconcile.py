@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
-from copilot_operator.cluster.errors import Absent, Conflict, Refused
+from copilot_operator.cluster.errors import Absent, Conflict, Ending, Refused
 from copilot_operator.cluster.events import write_event
 from copilot_operator.cluster.execute import Executor, NotLeading
 from copilot_operator.cluster.gather import Gatherer
 from copilot_operator.domain.kinds import POOL, TENANT, Kind
+from copilot_operator.domain.lifecycle import Move
 from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.nodes import unprotected_in_s
 from copilot_operator.domain.plan import Step, plan_pool, plan_tenant
-from copilot_operator.domain.pool_status import pool_report
+from copilot_operator.domain.pool_status import changes_course, pool_report
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot, TenantSnapshot
 from copilot_operator.domain.status import Report, tenant_report
 
@@ -27,7 +29,8 @@ WAITING_AGAIN_S = 5.0  # for what no watch tells: foreign objects, missing stora
 
 @dataclass
 class Reconciler:
-    """``on_tenant`` hears every snapshot of a tenant (None: gone), ``after_pool`` of each pool that was written.
+    """``follow`` hears every snapshot of a tenant (None: gone) and what was decided, once that was carried out;
+    ``after_pool`` of each pool that was written, ``new_course`` of one whose servers are to run another revision.
 
     ``doubtful`` keys are asked for before anything is done for them.
     """
@@ -37,8 +40,9 @@ class Reconciler:
     gather: Gatherer
     executor: Executor
     may_write: Callable[[], bool]
-    on_tenant: Callable[[str, str, TenantSnapshot | None], None]
+    follow: Callable[[str, str, TenantSnapshot | None, Move | None], None]
     after_pool: Callable[[PoolSnapshot], None]
+    new_course: Callable[[str, str], None]
     doubtful: set[WorkKey] = field(default_factory=set)
     refused: dict[WorkKey, Finding] = field(default_factory=dict)
 
@@ -66,13 +70,14 @@ class Reconciler:
 
     async def _tenant(self, key: WorkKey, namespace: str, name: str) -> float | None:
         snapshot = await self.gather.tenant(namespace, name)
-        self.on_tenant(namespace, name, snapshot)
         if snapshot is None:
             self.refused.pop(key, None)
+            self.follow(namespace, name, None, None)
             return None
         plan = plan_tenant(snapshot)
         failure = await self._execute(key, plan.steps)
         snapshot = replace(snapshot, refused=self.refused.get(key))
+        self.follow(namespace, name, snapshot, None if failure or snapshot.refused else plan.move)
         report = tenant_report(snapshot, plan)
         await self._say(TENANT, snapshot.raw, report, snapshot)
         if failure:
@@ -82,7 +87,7 @@ class Reconciler:
             return REFUSED_AGAIN_S if snapshot.refused else WAITING_AGAIN_S
         if snapshot.pool and snapshot.token is None and not snapshot.deleted:
             return WAITING_AGAIN_S  # its pool wakes it, unless the answer to the pool's write got lost
-        return report.look_again_s
+        return min((s for s in (report.look_again_s, unprotected_in_s(snapshot)) if s is not None), default=None)
 
     async def _pool(self, key: WorkKey, namespace: str, name: str) -> float | None:
         snapshot = await self.gather.pool(namespace, name)
@@ -94,15 +99,20 @@ class Reconciler:
         if steps and not failure:
             self.after_pool(snapshot)
         snapshot = replace(snapshot, refused=self.refused.get(key))
-        await self._say(POOL, snapshot.raw, pool_report(snapshot), snapshot)
+        report = pool_report(snapshot)
+        await self._say(POOL, snapshot.raw, report, snapshot)
+        if report.status is not None and changes_course(snapshot.raw.get("status") or {}, report.status):
+            self.new_course(namespace, name)
         if failure:
             raise failure
-        return REFUSED_AGAIN_S if snapshot.refused or snapshot.obstacle else None
+        return REFUSED_AGAIN_S if snapshot.refused or snapshot.obstacle else snapshot.next_verdict_s
 
     async def _execute(self, key: WorkKey, steps: tuple[Step, ...]) -> Exception | None:
         """A refusal becomes a finding; what may pass by itself is returned, to be raised once status is told."""
         try:
             await self.executor.run(steps)
+        except Ending:
+            return None  # everything in it goes; there is nobody to tell
         except Refused as error:
             self.refused[key] = Finding("Refused", f"The API server refuses to {error.what}: {error.message}"[:1000])
             log.warning("refused", extra={"key": str(key), "error": str(error)})

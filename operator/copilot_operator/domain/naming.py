@@ -24,6 +24,13 @@ PAUSED_ANNOTATION: Final = f"{GROUP}/paused"
 RESTARTED_AT_ANNOTATION: Final = f"{GROUP}/restarted-at"
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied-hash"
 INTENT_ANNOTATION: Final = f"{GROUP}/intent-hash"
+DRAIN_CAUSE_ANNOTATION: Final = f"{GROUP}/drain-cause"  # on the Deployment, of a field manager of their own
+DRAIN_SINCE_ANNOTATION: Final = f"{GROUP}/drain-since"
+DRAIN_DEADLINE_ANNOTATION: Final = f"{GROUP}/drain-deadline"
+HEALTH_RESTARTS_ANNOTATION: Final = f"{GROUP}/health-restarts"
+POOL_REVISION_ANNOTATION: Final = f"{GROUP}/pool-revision"  # on Deployments: the ControllerRevision they are made from
+PROVEN_ANNOTATION: Final = f"{GROUP}/proven"  # "true" on a ControllerRevision with which a server was Ready
+PROTECTED_LABEL: Final = f"{GROUP}/protected"  # "true" on pods that work: the pool's PodDisruptionBudget selects it
 
 AS_IT_IS: Final = re.compile(r"[a-z0-9]([a-z0-9]|-(?!-))*[a-z0-9]|[a-z0-9]")
 LONGEST: Final = 38  # "copilot-" before, a ReplicaSet's suffix (11) and a pod's (6) behind: 63
@@ -45,6 +52,16 @@ def server_of(tenant: str) -> str:
 def pool_object(pool: str) -> str:
     """Name of a pool's ServiceAccount and NetworkPolicy; differs from every server's by its prefix."""
     return f"copilotpool-{slug(pool)}"
+
+
+def busy_servers(pool: str) -> str:
+    """Name of a pool's PodDisruptionBudget: whoever drains a node reads in it what the drain waits for."""
+    return f"{pool_object(pool)}-busy-servers"
+
+
+def pool_revision(pool: str, code: str) -> str:
+    """Name of the ControllerRevision of a pool whose content has the digest ``code`` (10 digits: 61 in all)."""
+    return f"{pool_object(pool)}-{code}"
 
 
 def token_shard(pool: str, number: int) -> str:

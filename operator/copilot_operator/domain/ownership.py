@@ -2,7 +2,7 @@
 
 from copilot_operator.domain.kinds import CLAIM, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid, labels_of
-from copilot_operator.domain.naming import MANAGED_BY, MANAGED_BY_LABEL, TENANT_ANNOTATION
+from copilot_operator.domain.naming import MANAGED_BY, MANAGED_BY_LABEL, POOL_LABEL, TENANT_ANNOTATION, slug
 from copilot_operator.domain.snapshot import Finding, TenantSnapshot
 
 
@@ -14,11 +14,12 @@ def obstacle(kind: Kind, live: Manifest, snapshot: TenantSnapshot) -> Finding | 
     metadata = live["metadata"]
     name = metadata["name"]
     controller = controller_uid(live)
+    ours = controller == snapshot.raw["metadata"]["uid"]
+    if kind == CLAIM and (ours or (controller is None and _retained(live, snapshot))):
+        return None  # even while it is deleted: the server uses it, and must be able to stop
     if "deletionTimestamp" in metadata:
         return Finding("PreviousRemains", f"Waits until {kind} {name}, which is being deleted, is gone")
-    if controller == snapshot.raw["metadata"]["uid"]:
-        return None
-    if controller is None and kind == CLAIM and _retained(live, snapshot):
+    if ours:
         return None
     references = metadata.get("ownerReferences") or ()
     if any(ref.get("kind") == TENANT.kind and ref.get("name") == snapshot.name for ref in references):
@@ -27,6 +28,7 @@ def obstacle(kind: Kind, live: Manifest, snapshot: TenantSnapshot) -> Finding | 
 
 
 def _retained(claim: Manifest, snapshot: TenantSnapshot) -> bool:
-    """Kept by ``deletionPolicy: Retain`` for a tenant of just this name."""
-    ours = labels_of(claim).get(MANAGED_BY_LABEL) == MANAGED_BY
-    return ours and annotations_of(claim).get(TENANT_ANNOTATION) == snapshot.name
+    """Kept by ``deletionPolicy: Retain`` for a tenant of just this name in the same pool."""
+    labels = labels_of(claim)
+    ours = labels.get(MANAGED_BY_LABEL) == MANAGED_BY and annotations_of(claim).get(TENANT_ANNOTATION) == snapshot.name
+    return ours and (snapshot.spec is None or labels.get(POOL_LABEL) == slug(snapshot.spec.pool_ref.name))

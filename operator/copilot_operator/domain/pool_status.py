@@ -1,12 +1,18 @@
-"""What a pool's people are told: how many tenants and servers, and whether the pool itself is usable."""
+"""What a pool's people are told: how many tenants and servers, how far an update is, and whether the pool is usable."""
 
 from collections import Counter
+from typing import Final
 
 from copilot_operator.api.conditions import Condition
 from copilot_operator.domain.desired.common import pool_labels
 from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.progress import Progress, progress_of
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot
 from copilot_operator.domain.status import Event, Report, merged
+
+MAX_MESSAGE: Final = 1024
+TRY_AGAIN: Final = "change the pool, or its annotation restarted-at"
+WARNINGS: Final = frozenset({"UpdateFailed", "UpdateHalted"})
 
 
 def pool_report(snapshot: PoolSnapshot) -> Report:
@@ -16,6 +22,8 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
     found = snapshot.unusable or snapshot.obstacle or snapshot.refused or credential
     versions = Counter(server.image for server in snapshot.servers if server.running)
     generation = snapshot.raw["metadata"].get("generation", 1)
+    progress = progress_of(snapshot) if snapshot.spec else None
+    moving, news = _progressing(snapshot, progress) if progress else (False, Finding("NotKnown", "The spec is invalid"))
     conditions = [
         _row("Ready", found is None, found or Finding("PoolReady", "Tenants can use the pool"), generation),
         _row(
@@ -24,6 +32,7 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
             credential or Finding("Usable", "No credential is missing"),
             generation,
         ),
+        _row("Progressing", moving, news, generation),
         _row(
             "Paused",
             snapshot.paused,
@@ -36,11 +45,65 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
         "tenants": len(snapshot.members),
         "replicas": sum(server.running for server in snapshot.servers),
         "readyReplicas": sum(server.ready for server in snapshot.servers),
+        **(_revisions(old, progress) if progress else _as_before(old)),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(pool_labels(snapshot.name).items())),
         "versions": [{"image": image, "servers": count} for image, count in sorted(versions.items())],
         "conditions": merged(old, conditions, snapshot.now),
     }
-    return Report(status if status != old else None, _event(old, found))
+    return Report(status if status != old else None, _event(old, found, news))
+
+
+def changes_course(before: Manifest, after: Manifest) -> bool:
+    """Whether tenants must look again: their servers are rendered from another revision."""
+    return any(before.get(field) != after.get(field) for field in ("currentRevision", "failedRevision"))
+
+
+def _revisions(old: Manifest, progress: Progress) -> Manifest:
+    course = progress.course
+    arrived = progress.complete or not (course.rolling or course.failed)
+    old_name = old.get("currentRevision", "")
+    found: Manifest = {
+        "currentRevision": course.update.name if arrived else course.current.name if course.current else old_name,
+        "updateRevision": course.update.name,
+        "updatedReplicas": progress.updated,
+    }
+    if failed := progress.undone:
+        found["failedRevision"] = {
+            "revision": course.update.name, "reason": failed.reason, "message": failed.message[:MAX_MESSAGE],
+        }  # fmt: skip
+    elif course.failed:
+        found["failedRevision"] = old["failedRevision"]
+    return found
+
+
+def _as_before(old: Manifest) -> Manifest:
+    fields = ("currentRevision", "updateRevision", "updatedReplicas", "failedRevision")
+    return {field: old[field] for field in fields if field in old}
+
+
+def _progressing(snapshot: PoolSnapshot, progress: Progress) -> tuple[bool, Finding]:
+    """Whether servers change to another revision, and how far they are."""
+    course = progress.course
+    name, before = course.update.name, course.current.name if course.current else ""
+    moves = course.rolling or course.failed or progress.updated < progress.running
+    if progress.complete or not moves:
+        return False, Finding("UpToDate", f"Revision {name} is what servers start from")
+    if progress.undone or course.failed:
+        message = progress.undone.message if progress.undone else snapshot.raw["status"]["failedRevision"]["message"]
+        message = f"Revision {name} was given up, servers go back to {before}. To try again, {TRY_AGAIN}. {message}"
+        return False, Finding("UpdateFailed", message[:MAX_MESSAGE])
+    if progress.halted:
+        why = "servers were Ready with it" if progress.proven else "no revision is known to go back to"
+        message = f"Revision {name} goes no further, and is not undone, since {why}: {TRY_AGAIN}"
+        return False, Finding("UpdateHalted", f"{message}. {progress.halted.message}"[:MAX_MESSAGE])
+    if not progress.running:
+        return True, Finding("WaitsForServers", f"The next server to start is the first with revision {name}")
+    assert snapshot.spec
+    message = (
+        f"{progress.updated} of {progress.running} servers run revision {name}, {progress.away} are not ready; "
+        f"update.maxUnavailable is {snapshot.spec.update.max_unavailable}"
+    )
+    return True, Finding("RollingUpdate", message)
 
 
 def _row(name: str, value: bool, finding: Finding, generation: int) -> Condition:
@@ -50,13 +113,20 @@ def _row(name: str, value: bool, finding: Finding, generation: int) -> Condition
     )  # fmt: skip
 
 
-def _event(old: Manifest, found: Finding | None) -> Event | None:
-    before = next((c["reason"] for c in old.get("conditions") or () if c["type"] == "Ready"), "PoolReady")
-    after = found.reason if found else "PoolReady"
-    if before == after:
+def _event(old: Manifest, found: Finding | None, news: Finding) -> Event | None:
+    """Of what changed for the pool as a whole; if nothing did, of its update."""
+    before, after = _reason(old, "Ready", "PoolReady"), found.reason if found else "PoolReady"
+    if before != after:
+        return (
+            Event("Warning", found.reason, found.message)
+            if found
+            else Event("Normal", "PoolReady", "Tenants can use the pool")
+        )
+    if _reason(old, "Progressing", "UpToDate") == news.reason or news.reason == "NotKnown":
         return None
-    return (
-        Event("Warning", found.reason, found.message)
-        if found
-        else Event("Normal", "PoolReady", "Tenants can use the pool")
-    )
+    return Event("Warning" if news.reason in WARNINGS else "Normal", news.reason, news.message)
+
+
+def _reason(status: Manifest, name: str, otherwise: str) -> str:
+    conditions = status.get("conditions") or ()
+    return str(next((each["reason"] for each in conditions if each["type"] == name), otherwise))

@@ -1,6 +1,6 @@
 """What was observed about one tenant or one pool at one moment: the only input of every decision."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -58,15 +58,30 @@ class Storage:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod of a server, as far as decisions need it. ``waiting``: why a container does not run (kubelet's word)."""
+    """A pod of a server, as far as decisions need it. ``waiting``: why a container does not run (kubelet's word).
+
+    ``misfortune``: what befell it, though it may be on its way up again: out of memory, evicted.
+
+    ``started``: its CLI has answered once and runs, so it may have sessions. Unready it is too while it is drained.
+    ``protected``: it carries the label that keeps evictions away.
+    """
 
     name: str
     uid: str
     ip: str | None = None
     ready: bool = False
+    started: bool = False
     terminating: bool = False
+    protected: bool = False
+    node: str | None = None
     waiting: Finding | None = None
+    misfortune: Finding | None = None
     unschedulable: str | None = None
+
+
+def server_pod(pods: Iterable[Pod]) -> Pod | None:
+    """Of the pods that are not ending the one that serves, or comes nearest to it."""
+    return max((pod for pod in pods if not pod.terminating), key=lambda pod: (pod.ready, pod.started), default=None)
 
 
 class Health(StrEnum):
@@ -85,6 +100,62 @@ class Reading:
     message: str = ""
 
 
+class DrainPhase(StrEnum):
+    """Where a drain stands, in the agent's words."""
+
+    QUIESCING = "Quiescing"
+    FLUSHING = "Flushing"
+    DONE = "Done"
+
+
+@dataclass(frozen=True)
+class DrainReading:
+    """What the agent of pod ``pod_uid`` last said of the drain that was ordered.
+
+    ``work``: how many of the busy sessions are kept busy by what (``rpc.busy.Work``), those with any.
+
+    ``phase`` is None until it has answered once. ``busy`` contains ``waiting`` (for a person or a client's tool); None:
+    not counted yet. ``gave_up`` says why it ended without having closed its sessions: the CLI did not answer.
+    """
+
+    pod_uid: str
+    phase: DrainPhase | None = None
+    busy: int | None = None
+    waiting: int | None = None
+    work: tuple[tuple[str, int], ...] = ()
+    cut: int = 0
+    gave_up: str = ""
+    unanswered: str = ""  # why the agent could not be asked the last time
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What the agent of pod ``pod_uid`` said of its server at ``taken_at``. None: it could not say, or is too old to.
+
+    ``busy`` contains ``waiting`` and ``uncounted``. ``stalled_s``: the longest time that a busy session which waits for
+    nobody has been without any event. ``quiet_s``: since anything was heard of any session. ``latency_factor``: median
+    of the latest pings over that of the first. ``deep_failure``: why a session could not be created and deleted.
+    """
+
+    pod_uid: str
+    taken_at: datetime
+    answering: bool
+    loaded: int | None = None
+    busy: int | None = None
+    waiting: int | None = None
+    uncounted: int | None = None
+    quiet_s: float | None = None
+    stalled_s: float | None = None
+    age_s: float | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    latency_factor: float | None = None
+    draining: bool = False
+    deep_failure: str = ""
+    failure: str = ""  # of the agent's own ping: rpc.ping.Failure
+    agent_version: str = ""
+
+
 @dataclass(frozen=True)
 class Children:
     """The live objects of one server that are ours; ``obstacle`` names what has a child's name and is not."""
@@ -98,11 +169,16 @@ class Children:
 
 @dataclass(frozen=True)
 class PoolView:
-    """A pool as its tenants see it."""
+    """A pool as one tenant's server sees it: ``spec`` and ``restarted_at`` are those of ``revision``.
+
+    ``rolling``: the pool is changing to this revision, and has not given it up.
+    """
 
     spec: PoolSpec
     paused: bool = False
     restarted_at: str = ""
+    revision: str = ""
+    rolling: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +201,11 @@ class TenantSnapshot:
     children: Children = Children()
     pods: tuple[Pod, ...] = ()
     reading: Reading = Reading()
+    state: ServerState | None = None  # of the serving pod; None until its agent has been asked
+    drain: DrainReading | None = None  # of the serving pod; None if none was ordered since the operator started
+    leaving: str = ""  # why the node of the serving pod is being emptied; "": it is not
+    sees_nodes: bool = True  # whether Nodes can be read; without that right nothing is ever known to leave
+    admitted: bool = True  # its pool lets it begin a stop that is no hurry (update, recycle)
     refused: Finding | None = None  # the API server's refusal of an earlier step
 
     @property
@@ -134,6 +215,11 @@ class TenantSnapshot:
     @property
     def namespace(self) -> str:
         return str(self.raw["metadata"]["namespace"])
+
+    @property
+    def server_pod(self) -> Pod | None:
+        """The pod whose CLI has the state directory, else the one that is to have it. None: it ends, or is to come."""
+        return server_pod(self.pods)
 
     @property
     def deleted(self) -> bool:
@@ -150,16 +236,38 @@ class TenantSnapshot:
 
 @dataclass(frozen=True)
 class Server:
-    """One server of a pool, for the pool's counts."""
+    """One server of a pool, for the pool's counts.
+
+    ``revision`` of the pool that it runs, "" if nobody noted that. ``was_ready`` with the template that it has now.
+    ``updating``: it is being stopped, or is stopped, for another revision.
+    """
 
     running: bool
     ready: bool
     image: str
+    name: str = ""
+    revision: str = ""
+    was_ready: bool = False
+    updating: bool = False
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Why a server has been failing with its pool's new revision for a while.
+
+    ``excused``: it did not work before its turn either, so the revision may be innocent.
+    """
+
+    finding: Finding
+    excused: bool = False
 
 
 @dataclass(frozen=True)
 class PoolSnapshot:
-    """``tokens`` maps a shard's name to its tokens by server; ``new_tokens`` are for servers that have none yet."""
+    """``tokens`` maps a shard's name to its tokens by server; ``new_tokens`` are for servers that have none yet.
+
+    ``revisions`` are its ControllerRevisions as stored, ``failing`` its servers that fail with a new one.
+    """
 
     raw: Manifest
     now: datetime
@@ -170,9 +278,14 @@ class PoolSnapshot:
     servers: tuple[Server, ...] = ()
     tokens: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     new_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    shard_of: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)  # resourceVersion by shard, for optimistic locking
     service_account: Manifest | None = None
     network_policy: Manifest | None = None
+    revisions: tuple[Manifest, ...] = ()
+    failing: Mapping[str, Failing] = field(default_factory=dict)
+    next_verdict_s: float | None = None  # until another server has failed for long enough to be among them
+    disruption_budget: Manifest | None = None
     obstacle: Finding | None = None
     credential: Credential | None = None
     refused: Finding | None = None

@@ -10,18 +10,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from copilot_operator.api.conditions import Condition, merge_conditions
+from copilot_operator.api.conditions import Condition, merge_conditions, timestamp
 from copilot_operator.domain.desired.service import CLI_PORT, host
+from copilot_operator.domain.drain import Intent
 from copilot_operator.domain.fit import misfit
-from copilot_operator.domain.lifecycle import Stage
+from copilot_operator.domain.health import degraded
+from copilot_operator.domain.lifecycle import Stage, overdue_at
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.plan import TenantPlan
 from copilot_operator.domain.snapshot import Finding, Health, Reading, TenantSnapshot
 
-PATIENCE: Final = timedelta(
-    seconds=300
-)  # a first start may take this long, among thousands, before status speaks of it
+PATIENCE: Final = timedelta(minutes=5)  # a first start may take this long, among thousands, before status tells of it
 MAX_MESSAGE: Final = 4096  # what the CRD allows a condition
+LATE: Final = timedelta(seconds=10)  # what should have come by now is looked after this often
 SETTLING: Final = timedelta(seconds=15)  # how long a start may look troubled (volumes, scheduling) before it is
 
 
@@ -66,9 +67,50 @@ def storage_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | Non
     return Finding("VolumeLost", f"The volume of claim {snapshot.server} is gone") if phase == "Lost" else None
 
 
+def cannot_run(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    return plan.move.trouble if plan.move else None
+
+
+def draining(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """Cause, sessions left and their kind, deadline; after that what it waits for, and the way out."""
+    move = plan.move
+    if move is None or move.stage != Stage.DRAINING:
+        return None
+    if move.intent is None or snapshot.now <= move.intent.deadline:
+        until = f", until {timestamp(move.intent.deadline)} at most" if move.intent else ""
+        return Finding("Draining", f"The server stops once its turns are done{until} ({move.why}): {_left(snapshot)}")
+    message = f"Its turns go on after drain.timeout ({move.why}): {_left(snapshot)}. " + (
+        "Answer what they wait for, abort them, or set drain.onTimeout: Abort in the pool"
+        if snapshot.pool and snapshot.pool.spec.drain.on_timeout == "Wait"
+        else "They are being aborted"
+    )
+    return Finding("DrainOverdue", message)
+
+
+WORK: Final = {
+    "turn": "in a turn",
+    "task": "with a task in the background",
+    "queued": "with a queued message",
+    "waiting": "waiting for a person or a client's tool",
+    "unknown": "that could not be counted",
+}
+
+
+def _left(snapshot: TenantSnapshot) -> str:
+    drain = snapshot.drain
+    if drain is None or (drain.phase is None and not drain.unanswered):
+        return "its agent is being asked"
+    if drain.unanswered:
+        return f"its agent does not answer: {drain.unanswered}"
+    if drain.busy is None:
+        return "its sessions are being counted"
+    kinds = ", ".join(f"{number} {WORK.get(kind, kind)}" for kind, number in drain.work)
+    return f"{drain.busy} sessions left{': ' + kinds if kinds else ''}"
+
+
 def credential_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     """A running server goes on with the token it was started with; CredentialsReady tells of it all the same."""
-    if plan.move and plan.move.stage == Stage.SERVING:
+    if plan.move and plan.move.stage in (Stage.SERVING, Stage.DRAINING):
         return None
     return snapshot.credential.finding if snapshot.credential else None
 
@@ -81,7 +123,8 @@ def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
 
 def stopping(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     if plan.move and plan.move.stage == Stage.STOPPING:
-        return Finding("Stopping", f"The server stops once its turns are done: {plan.move.why}")
+        cut = f"; {snapshot.drain.cut} turns were cut at the deadline" if snapshot.drain and snapshot.drain.cut else ""
+        return Finding("Stopping", f"The server stops: {plan.move.why}{cut}")
     return None
 
 
@@ -117,7 +160,20 @@ def not_ready(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     """It starts; Ready waits for kubelet's probe and for our own first ping."""
     if plan.move and plan.move.stage == Stage.SERVING and snapshot.reading.health != Health.UNKNOWN:
         return None
+    if snapshot.server_pod is None and any(pod.terminating for pod in snapshot.pods):
+        return Finding("Starting", "The former pod ends once its turns are done, and another one takes its place")
     return Finding("Starting", "The server is starting")
+
+
+def misfortune(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """What befell its pod, as long as it is not up again: it is no ordinary start."""
+    if plan.move and plan.move.stage == Stage.SERVING and snapshot.reading.health != Health.UNKNOWN:
+        return None
+    pod = snapshot.server_pod
+    was_ready = _condition_of(snapshot.raw.get("status") or {}, "Ready").get("status") == "True"
+    if not snapshot.pods and was_ready:
+        return Finding("PodGone", "Its pod is gone without a trace; Kubernetes makes another one")
+    return pod.misfortune if pod else None
 
 
 READY: Final[tuple[Policy, ...]] = (
@@ -126,15 +182,28 @@ READY: Final[tuple[Policy, ...]] = (
     refused,  # the API server does not take what we make
     storage_trouble,  # a server without its volume can't start
     suspended,  # wanted, so it comes before what else might be wrong
+    draining,
     stopping,
+    cannot_run,
     credential_trouble,
     pod_trouble,
     pod_refused,
     not_scheduled,
     unhealthy,
+    misfortune,
     not_ready,
 )
-PHASES: Final = {"Suspended": "Suspended", "Stopping": "Draining", "Starting": "Starting"}
+PHASES: Final = {
+    "Suspended": "Suspended",
+    "Draining": "Draining",
+    "DrainOverdue": "Draining",
+    "Stopping": "Draining",
+    "Starting": "Starting",
+    "PodGone": "Starting",
+    "PodFailed": "Starting",
+    "OutOfMemory": "Starting",
+}
+ORDINARY: Final = frozenset({"Suspended", "Draining", "Stopping", "Starting"})  # no warning
 WAITING: Final = frozenset({"PoolNotFound", "PreviousRemains"})  # somebody else moves next, so: Pending
 
 
@@ -159,8 +228,27 @@ def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
         status["endpoint"] = {"host": host(snapshot), "port": CLI_PORT, "secretName": snapshot.server}
     elif "endpoint" in old:
         status |= {key: old[key] for key in ("server", "endpoint") if key in old}
-    again_s = SETTLING.total_seconds() if found and found.reason == "Starting" else None
-    return Report(status if status != _comparable(old) else None, _event(old, status), again_s)
+    if plan.move and plan.move.intent:
+        status["drain"] = _drain(snapshot, plan.move.intent)
+    return Report(status if status != _comparable(old) else None, _event(old, status), _again_s(snapshot, plan, found))
+
+
+def _again_s(snapshot: TenantSnapshot, plan: TenantPlan, found: Finding | None) -> float | None:
+    """When the passing of time alone may change something."""
+    if plan.move and plan.move.intent and plan.move.stage == Stage.DRAINING:
+        due = (plan.move.intent.deadline, overdue_at(plan.move.intent))
+        left = [(at - snapshot.now).total_seconds() for at in due if at >= snapshot.now]
+        return min(left) + 1 if left else LATE.total_seconds()
+    if plan.move and (plan.move.stage == Stage.STOPPING or plan.move.trouble):
+        return LATE.total_seconds()
+    return SETTLING.total_seconds() if found and found.reason == "Starting" else None
+
+
+def _drain(snapshot: TenantSnapshot, intent: Intent) -> Manifest:
+    drain = snapshot.drain
+    counts = {"busy": drain.busy, "work": dict(drain.work) or None, "cut": drain.cut or None} if drain else {}
+    times = {"startTime": timestamp(intent.since), "deadline": timestamp(intent.deadline)}
+    return {"cause": intent.why.value, **times} | {key: value for key, value in counts.items() if value is not None}
 
 
 def _with_last_reading(snapshot: TenantSnapshot, plan: TenantPlan) -> TenantSnapshot:
@@ -176,16 +264,17 @@ def _conditions(snapshot: TenantSnapshot, plan: TenantPlan, found: Finding | Non
     ready = found is None
     credential, reading = snapshot.credential, snapshot.reading
     trouble = storage_trouble(snapshot, plan)
-    claimed = (snapshot.children.claim or {}).get("status", {}).get("phase") == "Bound"
     stage = plan.move.stage if plan.move else None
-    moving = stage in (Stage.STARTING, Stage.STOPPING)
+    moving = stage in (Stage.STARTING, Stage.DRAINING, Stage.STOPPING)
     paused = snapshot.paused
     running = stage == Stage.SERVING
+    # A pod that serves has its volume, even where news of the claim come later: one write less.
+    claimed = running or (snapshot.children.claim or {}).get("status", {}).get("phase") == "Bound"
     rows = [
         ("Ready", ready, found or Finding("ServerReady", "The server answers")),
         _credentials_row(credential.finding if credential else None, credential is not None),
-        _health_row(reading.health if running else Health.UNKNOWN, reading.message),
-        _storage_row(trouble, claimed),
+        _health_row(reading if running or stage == Stage.DRAINING else Reading(), degraded(snapshot)),
+        _storage_row(trouble or _claim_deleted(snapshot), claimed),
         ("Progressing", moving and not ready, found if moving and found else _settled(plan)),
         ("Paused", paused is not None, paused or Finding("NotPaused", "The operator acts on it")),
     ]
@@ -220,12 +309,22 @@ def _settled(plan: TenantPlan) -> Finding:
     return Finding("Settled", (plan.move.why if plan.move else "") or "Nothing is under way")
 
 
-def _health_row(health: Health, message: str) -> tuple[str, bool | None, Finding]:
-    if health == Health.UNKNOWN:
+def _claim_deleted(snapshot: TenantSnapshot) -> Finding | None:
+    claim = snapshot.children.claim
+    if claim is None or "deletionTimestamp" not in claim["metadata"]:
+        return None
+    message = f"Claim {snapshot.server} was deleted: its sessions are lost once the server stops; copy them before"
+    return Finding("VolumeBeingDeleted", message)
+
+
+def _health_row(reading: Reading, trouble: Finding | None) -> tuple[str, bool | None, Finding]:
+    if reading.health == Health.UNKNOWN:
         return "ServerHealthy", None, Finding("NotRunning", "No running server to ping")
-    if health == Health.HEALTHY:
+    if trouble:
+        return "ServerHealthy", False, trouble
+    if reading.health == Health.HEALTHY:
         return "ServerHealthy", True, Finding("Answers", "The server answers connect and ping")
-    return "ServerHealthy", False, Finding("ServerSilent", message)
+    return "ServerHealthy", False, Finding("ServerSilent", reading.message)
 
 
 def _condition(name: str, value: bool | None, finding: Finding, generation: int) -> Condition:
@@ -243,14 +342,16 @@ def _phase(found: Finding | None, plan: TenantPlan) -> str:
 
 
 def _event(old: Manifest, new: Manifest) -> Event | None:
-    """An Event when Ready got another status or reason; a first start says nothing before it arrives."""
-    for name in ("Ready", "CredentialsReady"):
+    """An Event when Ready got another status or reason, or what else people should know while it is Ready."""
+    for name in ("Ready", "CredentialsReady", "ServerHealthy", "StorageReady"):
         before, after = _condition_of(old, name), _condition_of(new, name)
-        if (before.get("status"), before.get("reason")) != (after.get("status"), after.get("reason")):
+        same = (before.get("status"), before.get("reason")) == (after.get("status"), after.get("reason"))
+        troubled = "False" in (before.get("status"), after.get("status"))
+        if not same and (name in ("Ready", "CredentialsReady") or troubled):
             break
     else:
         return None
-    ordinary = after["status"] == "True" or after["reason"] in PHASES
+    ordinary = after["status"] == "True" or after["reason"] in ORDINARY
     return Event("Normal" if ordinary else "Warning", after["reason"], after["message"])
 
 

@@ -15,7 +15,7 @@ def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
     Maps are compared key by key, lists of objects by their list-map key, quantities by value; what the server drops
     because it is empty counts as there. Selectors are compared as a whole: one more label selects something else.
     """
-    if wanted in EMPTY and live in EMPTY:
+    if wanted == live or (wanted in EMPTY and live in EMPTY):
         return None
     if isinstance(wanted, dict) and isinstance(live, dict):
         whole = not ATOMIC.isdisjoint(path.split("."))
@@ -24,8 +24,6 @@ def first_difference(wanted: Any, live: Any, path: str = "") -> str | None:
         return next((found for found in pairs if found), None)
     if isinstance(wanted, list) and isinstance(live, list):
         return _lists(wanted, live, path)
-    if wanted == live:
-        return None
     if path.rpartition(".")[0].endswith((".requests", ".limits")) and _same(wanted, live):
         return None
     return path or "."

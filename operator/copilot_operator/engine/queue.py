@@ -57,10 +57,6 @@ class WorkQueue(Generic[K]):
             self._waiting.append(key)
             self._changed.set()
 
-    def forget(self, key: K) -> None:
-        """Drop the appointment of ``key``, if there is one."""
-        self._due.pop(key, None)
-
     def take(self) -> K | None:
         """The next key to work on, marked busy; None if nothing is due."""
         self._promote()

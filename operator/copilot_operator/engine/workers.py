@@ -17,7 +17,7 @@ class Backoff:
     """Seconds to wait before the next try: doubling from ``first_s`` to at most ``most_s``, ±20 % jitter."""
 
     first_s: float = 0.5
-    most_s: float = 60.0
+    most_s: float = 20.0
 
     def delay_s(self, failures: int, jitter: float) -> float:
         """``failures`` >= 1 so far; ``jitter`` in [0, 1)."""

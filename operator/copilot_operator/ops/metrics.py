@@ -28,6 +28,19 @@ class Metrics:
             "copilot_operator_server_ping_failures", "Pings that servers did not answer", registry=self.registry
         )
 
+        self.stops = Counter(
+            "copilot_operator_server_stops", "Servers stopped, replaced or restarted", ["cause", "outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.cut_turns = Counter(
+            "copilot_operator_cut_turns", "Turns that were aborted at the deadline of a drain", registry=self.registry
+        )
+
+    def stopped(self, cause: str, outcome: str, cut: int) -> None:
+        """``outcome``: Drained, Cut, GaveUp (the CLI was silent), Overdue (its agent was), Empty (had not started)."""
+        self.stops.labels(cause, outcome).inc()
+        self.cut_turns.inc(cut)
+
     def measured_ping(self, latency_s: float | None) -> None:
         if latency_s is None:
             self.ping_failures.inc()

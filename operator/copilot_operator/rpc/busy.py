@@ -35,6 +35,16 @@ class Standing(StrEnum):
         return self in (Standing.BUSY, Standing.WAITING, Standing.UNCOUNTED)
 
 
+class Work(StrEnum):
+    """What keeps a session busy. One at a time: of several the one that comes first here after ``WAITING``."""
+
+    TURN = "turn"  # runs, its tools included
+    TASK = "task"  # a background shell or agent, whose end starts a turn
+    QUEUED = "queued"  # a message for the next turn
+    WAITING = "waiting"  # for a person or a client's tool, whatever else it does
+    UNKNOWN = "unknown"  # the server did not say
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """The answers about one session, by the method that gave them."""
@@ -73,16 +83,30 @@ def standing(evidence: Evidence) -> Standing:
     return Standing.WAITING if waits(evidence) else Standing.BUSY
 
 
+def work(evidence: Evidence) -> Work | None:
+    """What keeps a session busy; None exactly when it is not."""
+    match standing(evidence):
+        case Standing.WAITING:
+            return Work.WAITING
+        case Standing.UNCOUNTED:
+            return Work.UNKNOWN
+        case Standing.BUSY if _flag(evidence.activity, "hasActiveWork"):
+            return Work.TURN
+        case Standing.BUSY:
+            return Work.TASK if _has_running_task(evidence) else Work.QUEUED
+        case _:
+            return None
+
+
 def works(evidence: Evidence) -> bool | None:
     """Whether a turn runs, will run, or will be started by a task that runs; None: it cannot be said."""
     active = _flag(evidence.activity, "hasActiveWork")
     if active:
         return True
-    tasks = _items(evidence.tasks, "tasks")
-    queued, steering = _items(evidence.queue, "items"), _items(evidence.queue, "steeringMessages")
-    if tasks is not None and any(task_runs(task) for task in tasks):
+    if _has_running_task(evidence):
         return True
-    if queued or steering:
+    tasks, queued = _items(evidence.tasks, "tasks"), _items(evidence.queue, "items")
+    if queued or _items(evidence.queue, "steeringMessages"):
         return True
     return None if active is None or tasks is None or queued is None else False
 
@@ -95,6 +119,10 @@ def waits(evidence: Evidence) -> bool:
 def task_runs(task: Any) -> bool:
     """Whether an item of ``session.tasks.list`` still runs; one that does not say so might."""
     return not isinstance(task, dict) or task.get("status", "running") == "running"
+
+
+def _has_running_task(evidence: Evidence) -> bool:
+    return any(map(task_runs, _items(evidence.tasks, "tasks") or ()))
 
 
 def count(standings: Iterable[Standing]) -> Count:

@@ -1,1 +1,3 @@
 """The operator's dealings with running servers."""
+
+Key = tuple[str, str]  # namespace, server

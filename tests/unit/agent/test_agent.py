@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,50 +10,8 @@ import pytest
 from copilot_operator.rpc.client import Connection
 from tests.support.agent import RunningAgent, running_agent
 from tests.support.eventually import eventually
-from tests.support.standin import Fault, StandIn, standin
-
-TOKEN = "server-token-that-no-log-may-show"
-SOON_S = 15.0
-
-
-@pytest.fixture
-async def cli() -> AsyncIterator[StandIn]:
-    async with standin(token=TOKEN) as stand_in:
-        yield stand_in
-
-
-@pytest.fixture
-async def agent(cli: StandIn, tmp_path: Path) -> AsyncIterator[RunningAgent]:
-    async with running_agent(cli.port, TOKEN, tmp_path) as running:
-        await eventually(lambda: ready(running), within_s=SOON_S, what="the agent counts sessions")
-        yield running
-        assert TOKEN not in json.dumps(running.log)
-
-
-async def ready(agent: RunningAgent) -> bool:
-    return (await agent.sessions())[0] is not None
-
-
-async def client(cli: StandIn) -> Connection:
-    connection = await Connection.open(cli.host, cli.port, timeout_s=SOON_S)
-    await connection.connect(TOKEN, timeout_s=SOON_S)
-    return connection
-
-
-async def begin(cli: StandIn, id: str, prompt: str, **options: object) -> Connection:
-    """A client with a session in which a turn runs."""
-    connection = await client(cli)
-    await connection.call("session.create", {"sessionId": id, **options}, timeout_s=SOON_S)
-    await connection.call("session.send", {"sessionId": id, "prompt": prompt}, timeout_s=SOON_S)
-    return connection
-
-
-async def answers(cli: StandIn, id: str) -> int:
-    """How many answers are stored in a session."""
-    connection = await client(cli)
-    stored = await connection.call("sessions.readPersistedEvents", {"sessionId": id}, timeout_s=SOON_S)
-    await connection.close()
-    return sum(event["type"] == "assistant.message" for event in stored["events"])
+from tests.support.standin import Fault, StandIn
+from tests.unit.agent.conftest import SOON_S, TOKEN, answers, begin, client, is_ready, keeps, sessions_are
 
 
 async def test_probes_of_a_good_server_are_well(agent: RunningAgent) -> None:
@@ -101,10 +58,6 @@ async def test_sessions_are_counted_as_they_come_wait_and_go(cli: StandIn, agent
     await eventually(lambda: sessions_are(agent, 0, 0, 0), within_s=SOON_S, what="nobody is left")
 
 
-async def sessions_are(agent: RunningAgent, *expected: int) -> bool:
-    return await agent.sessions() == expected
-
-
 async def test_a_session_loaded_unheard_is_found_by_a_drain(cli: StandIn, agent: RunningAgent) -> None:
     first = await begin(cli, "a", "hi")
     await first.close()
@@ -129,11 +82,6 @@ async def test_a_drain_waits_for_the_turn_and_keeps_it_when_its_client_hangs_up(
     assert [await answers(cli, id) for id in ("one", "two")] == [1, 1]
     assert await agent.sessions() == (0, 0, 0)
     await stays.close()
-
-
-async def keeps(agent: RunningAgent, count: int) -> bool:
-    draining = (await agent.state())["draining"]
-    return draining is not None and draining["kept"] == count
 
 
 async def test_a_session_that_becomes_busy_during_a_drain_is_kept_as_well(cli: StandIn, agent: RunningAgent) -> None:
@@ -215,10 +163,6 @@ async def test_after_a_drain_the_next_cli_process_serves(cli: StandIn, agent: Ru
     await cli.stop()
     await cli.start(port=port)
     await eventually(lambda: is_ready(agent), within_s=SOON_S, what="the new CLI serves")
-
-
-async def is_ready(agent: RunningAgent) -> bool:
-    return (await agent.get("/readyz"))[0] == 200
 
 
 async def test_told_to_stop_it_ends_at_once_but_not_before_a_drain(cli: StandIn, agent: RunningAgent) -> None:

@@ -1,17 +1,19 @@
 """Settings, pages and readings of the agent: pure parts, whole values."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from copilot_operator.agent import metrics
+from copilot_operator.agent.deep import DeepReading
 from copilot_operator.agent.observer import Sessions
 from copilot_operator.agent.settings import Settings, SettingsError
 from copilot_operator.agent.state import State
 from copilot_operator.agent.usage import Disk, Processes, read_disk, read_processes
 from copilot_operator.agent.web import BadRequest, parse_head
-from copilot_operator.rpc.busy import Count, Standing
+from copilot_operator.rpc.busy import Count, Standing, Work
 from copilot_operator.rpc.ping import Failure, Reading
 
 
@@ -29,7 +31,14 @@ def a_state(reading: Reading | None = None, sessions: Sessions | None = None, di
     )
 
 
-SOME_SESSIONS = Sessions({"a": Standing.BUSY}, Count(loaded=3, busy=2, waiting=1, uncounted=0), stored=7, at=99.0)
+SOME_SESSIONS = Sessions(
+    {"a": Standing.BUSY},
+    Count(loaded=3, busy=2, waiting=1, uncounted=0),
+    stored=7,
+    at=99.0,
+    work={"a": Work.TURN, "b": Work.WAITING},
+    silent_s=61.23,
+)
 
 
 def test_settings_come_from_the_environment_and_hide_the_token() -> None:
@@ -47,10 +56,23 @@ def test_a_setting_that_is_no_number_is_refused_by_name(value: str) -> None:
 
 
 def test_state_of_a_server_that_works() -> None:
-    state = a_state(sessions=SOME_SESSIONS, disk=Disk(100, 40, 60))
+    state = replace(
+        a_state(sessions=SOME_SESSIONS, disk=Disk(100, 40, 60)),
+        met_at=39.5,
+        latency_factor=1.2494,
+        deep=DeepReading(False, "no answer", at=88.0),
+    )
     assert state.document() == {
         "agentVersion": "1.2.3",
-        "cli": {"answering": True, "latencySeconds": 0.0012, "version": "1.0.102", "failure": None},
+        "cli": {
+            "answering": True,
+            "latencySeconds": 0.0012,
+            "version": "1.0.102",
+            "failure": None,
+            "ageSeconds": 60.5,
+            "latencyFactor": 1.25,
+            "deep": {"ok": False, "secondsAgo": 12.0, "message": "no answer"},
+        },
         "sessions": {
             "loaded": 3,
             "busy": 2,
@@ -58,6 +80,8 @@ def test_state_of_a_server_that_works() -> None:
             "uncounted": 0,
             "stored": 7,
             "secondsSinceActivity": 1.2,
+            "stalledSeconds": 61.2,
+            "work": {"turn": 1, "task": 0, "queued": 0, "waiting": 1, "unknown": 0},
         },
         "memoryBytes": 300_000_000_001,
         "processes": 2,
@@ -68,9 +92,17 @@ def test_state_of_a_server_that_works() -> None:
 
 def test_what_could_not_be_counted_is_null_and_not_zero() -> None:
     document = a_state(Reading(ok=False, failure=Failure.SILENT, message="...")).document()
-    assert document["cli"] == {"answering": False, "latencySeconds": None, "version": None, "failure": "Silent"}
-    counts = ("loaded", "busy", "waiting", "uncounted", "stored")
-    assert [document["sessions"][name] for name in counts] == [None] * 5
+    assert document["cli"] == {
+        "answering": False,
+        "latencySeconds": None,
+        "version": None,
+        "failure": "Silent",
+        "ageSeconds": None,
+        "latencyFactor": None,
+        "deep": None,
+    }
+    counts = ("loaded", "busy", "waiting", "uncounted", "stored", "stalledSeconds", "work")
+    assert [document["sessions"][name] for name in counts] == [None] * 7
     assert document["disk"] is None
     assert json.loads(json.dumps(document)) == document
 
@@ -93,6 +125,12 @@ def test_metrics_are_whole_numbers_with_labels_and_leave_out_what_is_unknown() -
         'copilot_server_sessions{state="waiting"} 1',
         'copilot_server_sessions{state="uncounted"} 0',
         'copilot_server_sessions{state="stored"} 7',
+        'copilot_server_busy_sessions{work="turn"} 1',
+        'copilot_server_busy_sessions{work="task"} 0',
+        'copilot_server_busy_sessions{work="queued"} 0',
+        'copilot_server_busy_sessions{work="waiting"} 1',
+        'copilot_server_busy_sessions{work="unknown"} 0',
+        "copilot_server_stalled_seconds 61.2",
         "copilot_server_memory_bytes 300000000001",
         "copilot_server_processes 2",
         "copilot_server_disk_capacity_bytes 100",

@@ -231,6 +231,29 @@ RULES: tuple[Example, ...] = (
         {"health.timeout": "99999h99999h99999h99999h"},
         path="spec.health.timeout",
     ),
+    *(
+        Example("write a duration from 0s to 24h", {"drain.timeout": good}, {"drain.timeout": bad})
+        for good, bad in (("0s", "-1s"), ("24h", "24h0.001s"), ("9m", "9"))
+    ),
+    Example("write a duration from 1m to 24h", {"health.stalledTurn": "60s"}, {"health.stalledTurn": "59s"}),
+    Example("write a duration from 10m to 8760h", {"recycle.maxAge": "72h"}, {"recycle.maxAge": "9m"}),
+    # how many, how much
+    *(
+        Example(
+            "write a number of servers from 1, or a share from 1% to 100%",
+            {"update.maxUnavailable": good},
+            {"update.maxUnavailable": bad},
+            path="spec.update.maxUnavailable",
+        )
+        for good, bad in ((1, 0), ("1%", "0%"), ("100%", "101%"), ("25", "25 %"), (999999, -1), ("3", "half"))
+    ),
+    Example("write 256Mi or more", {"recycle.maxMemory": "1500Mi"}, {"recycle.maxMemory": "255Mi"}),
+    *(
+        Example(
+            "write a number from 1.5, such as 5", {"recycle.maxLatencyFactor": good}, {"recycle.maxLatencyFactor": bad}
+        )
+        for good, bad in ((5, 1), ("1.5", "1.4"), ("9999.999", "10000"), ("2", "twice"))
+    ),
     # network
     *(
         Example("write an address range", {"networkPolicy.egressCIDRs": [good]}, {"networkPolicy.egressCIDRs": [bad]})
@@ -300,6 +323,9 @@ SCHEMA: tuple[Example, ...] = (
     Example("greater than or equal to 1", {"health.failureThreshold": 1}, {"health.failureThreshold": 0}),
     Example("less than or equal to 20", {"health.failureThreshold": 20}, {"health.failureThreshold": 21}),
     Example("must be of type integer", {"health.failureThreshold": 3}, {"health.failureThreshold": "3"}),
+    Example("less than or equal to 60", {"health.maxRestartsPerHour": 0}, {"health.maxRestartsPerHour": 61}),
+    Example("greater than or equal to 5", {"recycle.maxProcesses": 5}, {"recycle.maxProcesses": 4}),
+    Example('supported values: "Abort", "Wait"', {"drain.onTimeout": "Wait"}, {"drain.onTimeout": "Kill"}),
     Example("must be of type boolean", {"networkPolicy.enabled": False}, {"networkPolicy.enabled": "no"}),
     Example("Too many", {"server.args": ["x"] * 64}, {"server.args": ["x"] * 65}, path="spec.server.args"),
     Example("Too long", {"server.args": ["x" * 1024]}, {"server.args": ["x" * 1025]}, path="spec.server.args[0]"),

@@ -55,7 +55,7 @@ def test_long_values_are_cut() -> None:
 
 
 def test_fields_of_newer_versions_are_ignored() -> None:
-    newer = with_fields(POOL, {"recycle": {"maxAge": "72h"}, "sessions": {"ttl": "168h"}})
+    newer = with_fields(POOL, {"suspend": {"afterIdle": "30m"}, "sessions": {"ttl": "168h"}})
     assert parse_pool(newer).spec == parse_pool(POOL).spec
 
 

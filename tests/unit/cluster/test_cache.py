@@ -109,6 +109,30 @@ def test_a_spec_that_says_little_is_indexed_under_nothing(spec: Any) -> None:
     assert cache.tenants_of("apps", "saas") == []
 
 
+def test_an_older_list_does_not_bring_back_what_was_deleted() -> None:
+    cache = Cache()
+    cache.put(TENANT, an_object("a", version=3), 0.0)
+    cache.drop(TENANT, an_object("a", version=4))
+    assert not cache.put(TENANT, an_object("a", version=3), 1.0)
+    assert cache.get(TENANT, "apps", "a") is None
+
+
+def test_what_only_left_its_watch_comes_back_with_a_newer_version() -> None:
+    cache = Cache()
+    cache.put(TENANT, an_object("a", version=3), 0.0)
+    cache.drop(TENANT, an_object("a", version=4))  # the label that the watch selects was removed
+    assert cache.put(TENANT, an_object("a", version=5), 1.0)
+
+
+def test_only_so_many_that_left_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("copilot_operator.cluster.cache.MOST_GONE", 2)
+    cache = Cache()
+    for name in "abc":
+        cache.drop(TENANT, an_object(name, uid=name, version=4))
+    assert cache.put(TENANT, an_object("a", uid="a", version=3), 1.0)
+    assert not cache.put(TENANT, an_object("c", uid="c", version=3), 1.0)
+
+
 # ---- what is kept
 
 
@@ -145,7 +169,7 @@ def test_transform_drops_what_nobody_reads_and_keeps_the_rest() -> None:
     deployment = {"metadata": metadata, "spec": {"replicas": 1}, "status": {"replicas": 1}}
     head = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": kept}
     assert transform(DEPLOYMENT, deployment) == deployment | head
-    pod = {"metadata": metadata, "spec": {"containers": [{}]}, "status": {"podIP": "10.0.0.1"}}
+    pod = {"metadata": metadata, "spec": {"containers": [{}], "nodeName": "n1"}, "status": {"podIP": "10.0.0.1"}}
     head = {"apiVersion": "v1", "kind": "Pod", "metadata": kept}
-    assert transform(POD, pod) == pod | head | {"spec": {}}
+    assert transform(POD, pod) == pod | head | {"spec": {"nodeName": "n1"}}
     assert "managedFields" in metadata, "the object itself is left alone"

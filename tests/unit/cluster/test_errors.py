@@ -8,6 +8,7 @@ from copilot_operator.cluster.errors import (
     Absent,
     ApiError,
     Conflict,
+    Ending,
     Expired,
     Forbidden,
     Refused,
@@ -18,6 +19,11 @@ from copilot_operator.cluster.errors import (
 
 def status(reason: str, message: str) -> bytes:
     return json.dumps({"kind": "Status", "reason": reason, "message": message}).encode()
+
+
+def test_a_namespace_that_is_being_deleted_is_told_from_a_missing_permission() -> None:
+    refusal = {"reason": "Forbidden", "message": "no", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
+    assert type(from_answer("patch /x", 403, json.dumps(refusal).encode(), None)) is Ending
 
 
 TYPES: dict[type[ApiError], tuple[int, ...]] = {

@@ -1,5 +1,6 @@
 """A pod as decisions need it, out of what kubelet says."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,10 +29,20 @@ def trouble(reason: str, message: str) -> Pod:
 
 READY = {"type": "Ready", "status": "True"}
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}
+OUT_OF_MEMORY = "Container copilot ran out of memory and is started again; its limit may be too low"
 KILLED = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
 LOGS = "see: kubectl logs -c copilot --previous"
 PLAIN = Pod("copilot-alice-1", "1")
 TABLE: dict[str, tuple[Manifest, Pod]] = {
+    "its CLI has started": (a_live_pod({"containerStatuses": [container(started=True)]}), replace(PLAIN, started=True)),
+    "killed for its memory": (
+        a_live_pod({"containerStatuses": [container(started=False, lastState=KILLED)]}),
+        replace(PLAIN, misfortune=Finding("OutOfMemory", OUT_OF_MEMORY)),
+    ),
+    "evicted": (
+        a_live_pod({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}),
+        replace(PLAIN, misfortune=Finding("PodFailed", "The pod was ended (Evicted): The node was low on memory")),
+    ),
     "nothing said yet": (a_live_pod(), PLAIN),
     "no status at all": ({"metadata": {"name": "copilot-alice-1", "uid": "1"}}, PLAIN),
     "nulls": (a_live_pod({"conditions": None, "containerStatuses": None, "initContainerStatuses": None}), PLAIN),
@@ -66,7 +77,10 @@ TABLE: dict[str, tuple[Manifest, Pod]] = {
     ),
     "crash loop": (
         waiting("CrashLoopBackOff", lastState=KILLED),
-        trouble("CrashLooping", f"Container copilot keeps ending (OOMKilled, exit code 137); {LOGS}"),
+        replace(
+            trouble("CrashLooping", f"Container copilot keeps ending (OOMKilled, exit code 137); {LOGS}"),
+            misfortune=Finding("OutOfMemory", OUT_OF_MEMORY),
+        ),
     ),
     "crash loop of unknown cause": (
         waiting("CrashLoopBackOff"),

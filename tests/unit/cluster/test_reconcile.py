@@ -25,7 +25,14 @@ async def test_a_status_that_may_not_be_written_now_is_not_forgotten() -> None:
     api, cache = cast(KubeApi, None), Cache()
     nothing: Any = lambda *_: None  # noqa: E731
     reconciler = Reconciler(
-        api, cache, cast(Gatherer, Seen()), Executor(api, cache, lambda: False), lambda: False, nothing, nothing
+        api,
+        cache,
+        cast(Gatherer, Seen()),
+        Executor(api, cache, lambda: False),
+        lambda: False,
+        nothing,
+        nothing,
+        nothing,
     )
     with pytest.raises(NotLeading):
         await reconciler((TENANT, NAMESPACE, "alice"))

@@ -7,12 +7,13 @@ import pytest
 
 from copilot_operator.domain.desired.claim import claim
 from copilot_operator.domain.desired.connection import connection
-from copilot_operator.domain.desired.deployment import changed_intent, deployment
-from copilot_operator.domain.desired.pool import network_policy, service_account, token_shard
+from copilot_operator.domain.desired.deployment import changed_intent, deployment, token_source
+from copilot_operator.domain.desired.pool import disruption_budget, network_policy, service_account, token_shard
 from copilot_operator.domain.desired.service import service
 from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.naming import INTENT_ANNOTATION
 from copilot_operator.domain.snapshot import Children, Credential, ServerToken, Storage, TenantSnapshot
-from tests.support.snapshots import CREDENTIAL, IMAGE, a_pool, a_pool_snapshot, a_snapshot, a_tenant
+from tests.support.snapshots import CREDENTIAL, IMAGE, TOKEN, a_pool, a_pool_snapshot, a_snapshot, a_tenant
 
 LABELS = {
     "app.kubernetes.io/managed-by": "copilot-operator",
@@ -243,6 +244,7 @@ def test_the_deployment() -> None:
                 "metadata": {
                     "labels": LABELS,
                     "annotations": {
+                        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "logs,tmp",
                         "kubectl.kubernetes.io/default-container": "copilot",
                         "copilot-operator.io/tenant-name": "alice",
                     },
@@ -286,6 +288,7 @@ def test_labels_and_annotations_of_the_pool_come_along_and_ours_win() -> None:
     assert template["metadata"]["annotations"] == {
         "kubectl.kubernetes.io/default-container": "copilot",
         "copilot-operator.io/tenant-name": "alice",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "logs,tmp",
         "note": "n",
     }
 
@@ -300,9 +303,10 @@ CHANGES: list[tuple[TenantSnapshot, list[str]]] = [
     (a_snapshot(pool=a_pool(restarted_at="2026-01-01")), ["restartedAt"]),
     (
         a_snapshot(tenant=a_tenant(annotations={"copilot-operator.io/restarted-at": "2026-01-01"})),
-        ["restartedAt"],
+        ["ownRestartedAt"],
     ),
-    (a_snapshot(tenant=a_tenant(fields={"server.resources": {"requests": {"cpu": 1}}})), ["resources"]),
+    (a_snapshot(pool=a_pool({"server.resources": {"requests": {"cpu": 1}}})), ["resources"]),
+    (a_snapshot(tenant=a_tenant(fields={"server.resources": {"requests": {"cpu": 1}}})), ["ownResources"]),
     (a_snapshot(credential=CREDENTIAL), ["gitHubToken"]),
     (a_snapshot(token=ServerToken("other", "copilotpool-saas-server-tokens-0")), ["connectionToken"]),
     (a_snapshot(pool=a_pool({"storage.size": "20Gi", "health.interval": "1s"})), []),
@@ -310,9 +314,23 @@ CHANGES: list[tuple[TenantSnapshot, list[str]]] = [
 ]
 
 
+def test_a_deployment_names_the_secret_of_its_token() -> None:
+    live = deployment(a_snapshot())
+    assert token_source(live) == TOKEN.shard
+    live["spec"]["template"]["spec"]["containers"][0]["env"] = []
+    assert token_source(live) is None
+
+
 @pytest.mark.parametrize(("changed", "parts"), CHANGES, ids=lambda value: str(value) if type(value) is list else "")
 def test_a_restart_names_what_people_changed(changed: TenantSnapshot, parts: list[str]) -> None:
     assert changed_intent(deployment(a_snapshot()), deployment(changed)) == parts
+
+
+def test_a_part_that_came_with_another_version_of_the_operator_is_no_change() -> None:
+    older, newer = deployment(a_snapshot()), deployment(a_snapshot())
+    line = older["metadata"]["annotations"][INTENT_ANNOTATION]
+    older["metadata"]["annotations"][INTENT_ANNOTATION] = line.partition(" ")[2] + " formerly=12345678"
+    assert changed_intent(older, newer) == []
 
 
 def test_a_new_value_of_the_github_token_is_a_change_that_shows_in_the_digest_only() -> None:
@@ -386,6 +404,19 @@ def test_a_pools_own_peers_and_ranges_replace_the_defaults() -> None:
 def test_without_any_range_servers_may_ask_dns_only() -> None:
     spec = network_policy(a_pool_snapshot(fields={"networkPolicy": {"egressCIDRs": []}}))["spec"]
     assert spec["egress"] == [{"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}]
+
+
+def test_the_budget_lets_nobody_evict_a_server_that_works_ready_or_not() -> None:
+    assert plain(disruption_budget(a_pool_snapshot())) == {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": POOL_HEAD | {"name": "copilotpool-saas-busy-servers"},
+        "spec": {
+            "maxUnavailable": 0,
+            "selector": {"matchLabels": POOL_LABELS | {"copilot-operator.io/protected": "true"}},
+            "unhealthyPodEvictionPolicy": "IfHealthyBudget",
+        },
+    }
 
 
 def test_a_shard_of_tokens_is_written_under_the_version_it_was_read_at() -> None:

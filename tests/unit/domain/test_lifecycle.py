@@ -1,19 +1,31 @@
 """When a server runs, stops and starts: every stage against every cause."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from copilot_operator.domain.desired.deployment import deployment
-from copilot_operator.domain.lifecycle import Stage, next_move
+from copilot_operator.domain.lifecycle import Move, Stage, next_move
 from copilot_operator.domain.manifest import Manifest
-from copilot_operator.domain.snapshot import Children, Credential, Pod, TenantSnapshot
-from tests.support.snapshots import CREDENTIAL, NO_SECRET, a_pod, a_pool, a_snapshot, a_tenant
+from copilot_operator.domain.snapshot import (
+    Children,
+    Credential,
+    DrainPhase,
+    DrainReading,
+    Health,
+    Pod,
+    Reading,
+    ServerState,
+    TenantSnapshot,
+)
+from tests.support.snapshots import CREDENTIAL, NO_SECRET, NOW, a_pod, a_pool, a_snapshot, a_tenant
 
 SUSPENDED = a_tenant(fields={"suspended": True})
 READY, YOUNG, ENDING = a_pod(), a_pod(ready=False), a_pod(ready=False, terminating=True)
+UNREADY = a_pod(ready=False, started=True)
 ENDING_READY = a_pod(ready=True, terminating=True)
 NEW_IMAGE = a_pool({"server.image": "cli:2"})
 
@@ -42,7 +54,11 @@ def edited(path: str, value: Any, **more: Any) -> Manifest:
 
 @dataclass(frozen=True)
 class Case:
-    """Given what is there: the stage, how the reason begins, and what is done ("", "stop" or "apply <replicas>")."""
+    """Given what is there: the stage, how the reason begins, and what is done.
+
+    That is "", "apply <replicas>", "stop", "replace <grace>", or what the agent is ordered to do; ``noted`` is what the
+    Deployment remembers afterwards.
+    """
 
     stage: Stage
     why: str
@@ -52,11 +68,43 @@ class Case:
     tenant: Manifest | None = None
     pool: Any = None
     credential: Credential | None = None
+    noted: dict[str, str] | None = None
+    more: dict[str, Any] = field(default_factory=dict)  # further fields of the snapshot
+
+
+def noting(cause: str, *, minutes_ago: int = 1, **more: Any) -> Manifest:
+    """A running server's Deployment with an intent to drain."""
+    since = NOW - timedelta(minutes=minutes_ago)
+    return edited(ANNOTATIONS, live()["metadata"]["annotations"] | notes(cause, since), **more)
+
+
+def notes(cause: str, since: datetime = NOW, timeout: timedelta = timedelta(minutes=9)) -> dict[str, str]:
+    return {
+        f"{PREFIX}/drain-cause": cause,
+        f"{PREFIX}/drain-since": since.isoformat(),
+        f"{PREFIX}/drain-deadline": (since + timeout).isoformat(),
+    }
+
+
+def replaced(*minutes_ago: int, pod: str = "other-po") -> dict[str, str]:
+    """The note of earlier replacements."""
+    line = " ".join(f"{(NOW - timedelta(minutes=each)).isoformat()}/{pod}" for each in minutes_ago)
+    return {f"{PREFIX}/health-restarts": line}
+
+
+def said(phase: DrainPhase | None, **more: Any) -> dict[str, Any]:
+    """What the agent says of its drain."""
+    return {"drain": DrainReading(READY.uid, phase, **more)}
+
+
+def agent_says(**more: Any) -> dict[str, Any]:
+    return {"state": ServerState(READY.uid, NOW, more.pop("answering", True), busy=more.pop("busy", 0), **more)}
 
 
 IMAGE_FIELD = "spec/template/spec/containers/0/image"
 ANNOTATIONS = "metadata/annotations"
 PREFIX = "copilot-operator.io"
+SILENT = {"reading": Reading(Health.UNHEALTHY, "gone")}
 LATE = {"type": "Progressing", "reason": "ProgressDeadlineExceeded"}
 STUCK = {"replicas": 2, "updatedReplicas": 1, "conditions": [LATE]}
 WITHOUT_STAMPS = {f"{PREFIX}/tenant-name": "alice"}
@@ -77,11 +125,56 @@ CASES = {
     "a server whose pod is not ready yet is starting": Case(Stage.STARTING, "", "", live(), (YOUNG,)),
     "a server whose pod is to come is starting": Case(Stage.STARTING, "", "", live()),
     "a ready pod that is being deleted serves no more": Case(Stage.STARTING, "", "", live(), (ENDING_READY,)),
-    "suspension stops it": Case(Stage.STOPPING, "spec.suspended is true", "stop", live(), (READY,), SUSPENDED),
+    "suspension drains it": Case(
+        Stage.DRAINING, "spec.suspended is true", "drain", live(), (READY,), SUSPENDED, noted=notes("Suspension")
+    ),
     "suspension stops one that is starting": Case(
         Stage.STOPPING, "spec.suspended is true", "stop", live(), (YOUNG,), SUSPENDED
     ),
-    "a changed image stops it": Case(Stage.STOPPING, "changed: image", "stop", live(), (READY,), pool=NEW_IMAGE),
+    "a changed image drains it": Case(
+        Stage.DRAINING, "changed: image", "drain", live(), (READY,), pool=NEW_IMAGE, noted=notes("Update")
+    ),
+    "a changed image waits until its pool lets the server begin": Case(
+        Stage.SERVING,
+        "waits for its turn: changed: image",
+        "",
+        live(),
+        (READY,),
+        pool=NEW_IMAGE,
+        noted={},
+        more={"admitted": False},
+    ),
+    "what waits for its turn does not hide what need not": Case(
+        Stage.DRAINING,
+        "node n1 is cordoned",
+        "drain",
+        live(),
+        (READY,),
+        pool=NEW_IMAGE,
+        noted=notes("NodeDrain"),
+        more={"admitted": False, "leaving": "node n1 is cordoned"},
+    ),
+    "its own change need not wait, even if the pool changed as well": Case(
+        Stage.DRAINING,
+        "changed: image, ownRestartedAt",
+        "drain",
+        live(),
+        (READY,),
+        a_tenant(annotations={f"{PREFIX}/restarted-at": "monday"}),
+        NEW_IMAGE,
+        noted=notes("Change"),
+        more={"admitted": False},
+    ),
+    "its own changes wait for nobody": Case(
+        Stage.DRAINING,
+        "changed: ownRestartedAt",
+        "drain",
+        live(),
+        (READY,),
+        a_tenant(annotations={f"{PREFIX}/restarted-at": "monday"}),
+        noted=notes("Change"),
+        more={"admitted": False},
+    ),
     "a lost Secret leaves it running": Case(
         Stage.SERVING,
         "goes on with the credential",
@@ -119,6 +212,14 @@ CASES = {
     "removed notes are put back while the template is as wanted": Case(
         Stage.SERVING, "repairs .metadata.annotations", "apply 1", edited(ANNOTATIONS, WITHOUT_STAMPS), (READY,)
     ),
+    "without its notes nobody knows what it was started from, so it may be changed": Case(
+        Stage.DRAINING,
+        "it differs, and its annotation copilot-operator.io/intent-hash is gone",
+        "drain",
+        edited(ANNOTATIONS, WITHOUT_STAMPS),
+        (READY,),
+        pool=NEW_IMAGE,
+    ),
     "a template of an older operator waits for the next stop": Case(
         Stage.SERVING,
         "a newer pod template waits",
@@ -127,13 +228,231 @@ CASES = {
         (READY,),
     ),
     "an addition to the template that keeps a second pod waiting ends in a restart": Case(
-        Stage.STOPPING, "its pod template was changed by somebody else", "stop", live(counts=STUCK), (READY, YOUNG)
+        Stage.DRAINING, "its pod template was changed by somebody else", "drain", live(counts=STUCK), (YOUNG, READY)
     ),
     "not before the controller has seen our repair": Case(
         Stage.SERVING, "", "", live(counts=STUCK, observedGeneration=2), (READY, YOUNG)
     ),
     "a first start that takes long is no such addition": Case(
         Stage.STARTING, "", "", live(counts=STUCK | {"replicas": 1}), (YOUNG,)
+    ),
+    # it drains
+    "a drain goes on where its intent says it is, whoever began it": Case(
+        Stage.DRAINING,
+        "spec.suspended is true",
+        "drain",
+        noting("Suspension", minutes_ago=5),
+        (UNREADY,),
+        SUSPENDED,
+        noted=notes("Suspension", NOW - timedelta(minutes=5)),
+    ),
+    "as long as its agent does": Case(
+        Stage.DRAINING,
+        "spec.suspended",
+        "drain",
+        noting("Suspension"),
+        (UNREADY,),
+        SUSPENDED,
+        more=said(DrainPhase.FLUSHING),
+    ),
+    "what the agent of a former pod said does not count": Case(
+        Stage.DRAINING,
+        "spec.suspended",
+        "drain",
+        noting("Suspension"),
+        (a_pod("copilot-alice-2"),),
+        SUSPENDED,
+        more=said(DrainPhase.DONE),
+    ),
+    "a drained server stops": Case(
+        Stage.STOPPING,
+        "spec.suspended is true",
+        "stop",
+        noting("Suspension"),
+        (UNREADY,),
+        SUSPENDED,
+        more=said(DrainPhase.DONE),
+    ),
+    "another timeout moves the deadline of the drain under way": Case(
+        Stage.DRAINING,
+        "spec.suspended is true",
+        "drain",
+        noting("Suspension", minutes_ago=5),
+        (UNREADY,),
+        SUSPENDED,
+        pool=a_pool({"drain.timeout": "20m"}),
+        noted=notes("Suspension", NOW - timedelta(minutes=5), timedelta(minutes=20)),
+    ),
+    "another cause takes a drain over, with its deadline": Case(
+        Stage.DRAINING,
+        "spec.suspended is true",
+        "drain",
+        noting("Update", minutes_ago=5),
+        (UNREADY,),
+        SUSPENDED,
+        noted=notes("Suspension", NOW - timedelta(minutes=5)),
+    ),
+    "the agent has a minute after the deadline": Case(
+        Stage.DRAINING, "spec", "drain", noting("Suspension", minutes_ago=10), (UNREADY,), SUSPENDED
+    ),
+    "after that a silent agent is waited for no longer": Case(
+        Stage.STOPPING, "spec", "stop", noting("Suspension", minutes_ago=11), (UNREADY,), SUSPENDED
+    ),
+    "Wait waits as long as the agent does": Case(
+        Stage.DRAINING,
+        "spec",
+        "drain",
+        noting("Suspension", minutes_ago=99),
+        (UNREADY,),
+        SUSPENDED,
+        a_pool({"drain.onTimeout": "Wait"}),
+        more=said(DrainPhase.QUIESCING),
+    ),
+    "Wait does not wait for an agent that is silent": Case(
+        Stage.STOPPING,
+        "spec",
+        "stop",
+        noting("Suspension", minutes_ago=99),
+        (UNREADY,),
+        SUSPENDED,
+        a_pool({"drain.onTimeout": "Wait"}),
+        more=said(DrainPhase.QUIESCING, unanswered="refused"),
+    ),
+    "a cause that goes away ends the drain": Case(
+        Stage.STARTING, "the cause of its drain is gone", "cancel", noting("Suspension"), (UNREADY,), noted={}
+    ),
+    "but not while sessions are being closed": Case(
+        Stage.DRAINING,
+        "its sessions are being closed",
+        "drain",
+        noting("Suspension"),
+        (UNREADY,),
+        noted=notes("Suspension", NOW - timedelta(minutes=1)),
+        more=said(DrainPhase.FLUSHING),
+    ),
+    "a drain that nobody ordered, or that was to be cancelled, is": Case(
+        Stage.STARTING, "the cause of its drain is gone", "cancel", live(), (UNREADY,), more=agent_says(draining=True)
+    ),
+    "nonsense in the notes is as good as none": Case(
+        Stage.DRAINING,
+        "spec.suspended",
+        "drain",
+        edited(ANNOTATIONS, live()["metadata"]["annotations"] | {f"{PREFIX}/drain-cause": "Boredom"}),
+        (READY,),
+        SUSPENDED,
+        noted=notes("Suspension"),
+    ),
+    "a node that is emptied has its pod replaced once it is drained": Case(
+        Stage.STOPPING,
+        "node n1 is cordoned",
+        "replace None",
+        noting("NodeDrain"),
+        (UNREADY,),
+        noted={},
+        more={"leaving": "node n1 is cordoned"} | said(DrainPhase.DONE),
+    ),
+    "what has not started on such a node is replaced at once": Case(
+        Stage.STOPPING, "node", "replace None", live(), (YOUNG,), more={"leaving": "node n1 is cordoned"}
+    ),
+    "a worn out server is restarted in place": Case(
+        Stage.STOPPING,
+        "recycle.maxProcesses",
+        "restart",
+        noting("Recycle"),
+        (UNREADY,),
+        pool=a_pool({"recycle.maxProcesses": 10}),
+        more=agent_says(processes=11, age_s=5.0) | said(DrainPhase.DONE),
+    ),
+    "by replacing its pod where the agent is too old to do it": Case(
+        Stage.STOPPING,
+        "recycle.maxProcesses",
+        "replace None",
+        noting("Recycle"),
+        (UNREADY,),
+        pool=a_pool({"recycle.maxProcesses": 10}),
+        more=agent_says(processes=11) | said(DrainPhase.DONE),
+    ),
+    "never while it is busy": Case(
+        Stage.SERVING,
+        "",
+        "",
+        live(),
+        (READY,),
+        pool=a_pool({"recycle.maxProcesses": 10}),
+        more=agent_says(processes=11, busy=1),
+    ),
+    "nor while nobody knows": Case(
+        Stage.SERVING,
+        "",
+        "",
+        live(),
+        (READY,),
+        pool=a_pool({"recycle.maxProcesses": 10}),
+        more=agent_says(processes=11, busy=None),
+    ),
+    # it does not answer
+    "a server that neither we nor its agent can reach is replaced": Case(
+        Stage.STOPPING,
+        "the server does not answer: gone",
+        "replace 10",
+        live(),
+        (READY,),
+        noted=replaced(0, pod=READY.uid[:8]),
+        more=agent_says(answering=False, failure="Silent") | SILENT,
+    ),
+    "our own failure to reach it is no reason": Case(
+        Stage.SERVING, "", "", live(), (READY,), more=agent_says() | SILENT
+    ),
+    "nor is the agent's alone": Case(Stage.SERVING, "", "", live(), (READY,), more=agent_says(answering=False)),
+    "one that rejects our token lives": Case(
+        Stage.SERVING,
+        "",
+        "",
+        live(),
+        (READY,),
+        more=agent_says(answering=False, failure="AuthenticationFailed") | SILENT,
+    ),
+    "after its restarts are spent it stays as it is": Case(
+        Stage.STARTING,
+        "It was replaced 2 times in an hour (health.maxRestartsPerHour); the next is at 2026-03-01T12:10:00",
+        "",
+        edited(ANNOTATIONS, live()["metadata"]["annotations"] | replaced(50, 5)),
+        (READY,),
+        pool=a_pool({"health.maxRestartsPerHour": 2}),
+        noted=replaced(50, 5),
+        more=agent_says(answering=False, failure="Silent") | SILENT,
+    ),
+    "an hour later there is room again": Case(
+        Stage.STOPPING,
+        "the server does not answer",
+        "replace 10",
+        edited(ANNOTATIONS, live()["metadata"]["annotations"] | replaced(61, 5)),
+        (READY,),
+        pool=a_pool({"health.maxRestartsPerHour": 2}),
+        noted={
+            f"{PREFIX}/health-restarts": f"{(NOW - timedelta(minutes=5)).isoformat()}/other-po "
+            f"{NOW.isoformat()}/{READY.uid[:8]}"
+        },
+        more=agent_says(answering=False, failure="Silent") | SILENT,
+    ),
+    "a replacement that was noted and not done is done": Case(
+        Stage.STOPPING,
+        "the server does not answer",
+        "replace 10",
+        edited(ANNOTATIONS, live()["metadata"]["annotations"] | replaced(1, pod=READY.uid[:8])),
+        (READY,),
+        pool=a_pool({"health.maxRestartsPerHour": 1}),
+        noted=replaced(1, pod=READY.uid[:8]),
+        more=agent_says(answering=False, failure="Silent") | SILENT,
+    ),
+    "one that answers and can't work is replaced when it is drained": Case(
+        Stage.DRAINING,
+        "no session can be made",
+        "drain",
+        live(),
+        (READY,),
+        noted=notes("Health"),
+        more=agent_says(deep_failure="no session can be made"),
     ),
     # it was told to stop
     "a pod that ends is waited for": Case(
@@ -153,6 +472,9 @@ CASES = {
     ),
     # it is down
     "then it starts with the new template": Case(Stage.STARTING, "starts", "apply 1", live(replicas=0), pool=NEW_IMAGE),
+    "it does not start on a volume that is being deleted": Case(
+        Stage.STOPPED, "Claim copilot-alice was deleted", "", live(replicas=0), more={"claim_ends": True}
+    ),
     "a woken tenant starts": Case(Stage.STARTING, "starts", "apply 1", live(replicas=0)),
     "a suspended server stays down": Case(
         Stage.STOPPED, "spec.suspended is true", "", live(replicas=0), tenant=SUSPENDED
@@ -173,23 +495,36 @@ CASES = {
 }
 
 
+def action_of(move: Move) -> str:
+    """The one thing that is done."""
+    done = [f"apply {move.apply['spec']['replicas']}"] if move.apply else []
+    done += ["stop"] if move.stop else []
+    done += [f"replace {move.replace.grace_s}"] if move.replace else []
+    done += [move.order.value.lower()] if move.order else []
+    assert len(done) <= 1, "one thing at a time"
+    return "".join(done)
+
+
 def sentence(name: str) -> Any:
     return pytest.param(CASES[name], id=name)
 
 
 @pytest.mark.parametrize("case", [sentence(name) for name in CASES])
 def test_the_next_move(case: Case) -> None:
+    more = dict(case.more)
+    ending = {"metadata": {"deletionTimestamp": "now"}} if more.pop("claim_ends", False) else None
     snapshot = a_snapshot(
         tenant=case.tenant,
         pool=case.pool,
         credential=case.credential,
-        children=Children(deployment=case.deployment),
+        children=Children(deployment=case.deployment, claim=ending),
         pods=case.pods,
+        **more,
     )
     wanted = deployment(snapshot)
     move = next_move(snapshot, wanted)
-    action = "stop" if move.stop else f"apply {move.apply['spec']['replicas']}" if move.apply else ""
-    assert (move.stage, action) == (case.stage, case.action), move.why
+    assert (move.stage, action_of(move)) == (case.stage, case.action), move.why
+    assert case.noted is None or move.notes == case.noted
     assert move.why.startswith(case.why), move.why
     assert bool(move.why) == bool(case.why)
     if move.apply:

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,14 +10,18 @@ import pytest
 from copilot_operator.domain.desired.claim import claim
 from copilot_operator.domain.desired.connection import connection
 from copilot_operator.domain.desired.deployment import deployment
-from copilot_operator.domain.desired.pool import network_policy, service_account
+from copilot_operator.domain.desired.pool import disruption_budget, network_policy, service_account
 from copilot_operator.domain.desired.service import service
-from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, NETWORK_POLICY, SECRET, SERVICE
+from copilot_operator.domain.drain import Intent, Why
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE
 from copilot_operator.domain.lifecycle import Move, Stage
 from copilot_operator.domain.plan import (
     TOKENS_PER_SHARD,
     Apply,
     Delete,
+    DeletePod,
+    Label,
+    Note,
     Scale,
     Step,
     TenantPlan,
@@ -24,13 +29,24 @@ from copilot_operator.domain.plan import (
     plan_tenant,
 )
 from copilot_operator.domain.secrets import as_observed
-from copilot_operator.domain.snapshot import Children, Finding, PoolSnapshot, ServerToken, Storage, TenantSnapshot
-from tests.support.snapshots import NO_SECRET, a_pod, a_pool, a_pool_snapshot, a_snapshot, a_tenant
+from copilot_operator.domain.snapshot import (
+    Children,
+    DrainPhase,
+    DrainReading,
+    Finding,
+    PoolSnapshot,
+    ServerState,
+    ServerToken,
+    Storage,
+    TenantSnapshot,
+)
+from tests.support.snapshots import NO_SECRET, NOW, a_pod, a_pool, a_pool_snapshot, a_snapshot, a_tenant
 
 
 def settled(snapshot: TenantSnapshot) -> TenantSnapshot:
     """The same tenant with all its children as wanted and its pod ready."""
     live = deployment(snapshot) | {"status": {"replicas": 1}}
+    live["metadata"]["uid"] = "uid-deployment"
     children = Children(live, service(snapshot), claim(snapshot), as_observed(connection(snapshot)))
     return replace(snapshot, children=children, pods=(a_pod(),))
 
@@ -60,9 +76,32 @@ def test_a_tenant_without_its_secret_gets_everything_but_a_server() -> None:
     assert [step.kind for step in plan.steps if isinstance(step, Apply)] == [CLAIM, SERVICE, SECRET]
 
 
-def test_suspension_scales_and_touches_nothing_else() -> None:
+def test_a_drain_is_noted_before_anything_else_and_nothing_new_is_led_to_the_server() -> None:
     plan = plan_tenant(replace(settled(a_snapshot()), spec=a_snapshot(tenant=SUSPENDED).spec))
+    note, cordon = plan.steps
+    assert isinstance(note, Note)
+    assert (note.uid, note.why) == ("uid-deployment", "spec.suspended is true")
+    assert note.annotations["copilot-operator.io/drain-cause"] == "Suspension"
+    assert isinstance(cordon, Apply)
+    assert cordon.manifest["spec"]["selector"]["copilot-operator.io/cordoned"] == "true"
+
+
+def test_a_drained_server_is_scaled_and_what_is_noted_stays_until_it_is_down() -> None:
+    intent = Intent(Why.SUSPENSION, NOW, NOW + timedelta(minutes=9))
+    done = DrainReading(a_pod().uid, DrainPhase.DONE)
+    snapshot = replace(settled(a_snapshot()), spec=a_snapshot(tenant=SUSPENDED).spec, drain=done)
+    assert snapshot.children.deployment
+    snapshot.children.deployment["metadata"]["annotations"] |= intent.annotations()
+    cordoned = replace(snapshot.children, service=service(snapshot, cordoned=True))
+    plan = plan_tenant(replace(snapshot, children=cordoned))
     assert plan.steps == (Scale("apps", "copilot-alice", 0, "spec.suspended is true"),)
+
+
+def test_a_claim_that_was_deleted_is_left_alone_until_it_is_gone() -> None:
+    snapshot = settled(a_snapshot())
+    assert snapshot.children.claim
+    snapshot.children.claim["metadata"] |= {"deletionTimestamp": "x", "labels": {}}
+    assert plan_tenant(snapshot).steps == ()
 
 
 SUSPENDED = a_tenant(fields={"suspended": True})
@@ -151,7 +190,45 @@ def test_a_retained_claim_that_was_found_again_is_adopted() -> None:
 def test_a_connection_secret_is_compared_by_digests() -> None:
     snapshot = settled(a_snapshot())
     plan = plan_tenant(replace(snapshot, token=ServerToken("another", "copilotpool-saas-server-tokens-0")))
-    assert lines(plan.steps)[0].startswith("Secret Apply: differs in .")
+    assert any(line.startswith("Secret Apply: differs in .") for line in lines(plan.steps))
+
+
+# ---- evictions
+
+
+def working(snapshot: TenantSnapshot, **more: Any) -> TenantSnapshot:
+    """The same tenant with a pod whose CLI works."""
+    pod = a_pod(started=True)
+    return replace(snapshot, pods=(pod,), state=ServerState(pod.uid, snapshot.now, True, busy=1), **more)
+
+
+PROTECT = Label("apps", "copilot-alice-1", "uid-copilot-alice-1", {"copilot-operator.io/protected": "true"}, "it works")
+
+
+def test_a_server_that_works_is_protected_after_everything_else() -> None:
+    assert plan_tenant(working(settled(a_snapshot()))).steps == (PROTECT,)
+    snapshot = working(settled(a_snapshot()))
+    steps = plan_tenant(replace(snapshot, children=replace(snapshot.children, service=None))).steps
+    assert lines(steps)[0] == "Service Apply: missing"
+    assert steps[1:] == (PROTECT,)
+
+
+@pytest.mark.parametrize("name", [name for name in TROUBLES if name != "it is being deleted"])
+def test_a_server_that_works_is_protected_although(name: str) -> None:
+    assert plan_tenant(working(a_snapshot(), **TROUBLES[name])) == TenantPlan((PROTECT,))
+
+
+def test_of_a_paused_tenant_no_pod_is_labelled() -> None:
+    raw = a_tenant(annotations={"copilot-operator.io/paused": "true"})
+    assert plan_tenant(working(settled(a_snapshot(tenant=raw)))).steps == ()
+
+
+def test_of_a_pod_that_is_to_go_no_label_is_changed() -> None:
+    snapshot = working(settled(a_snapshot()), leaving="node n1 is cordoned")
+    pod = replace(snapshot.pods[0], protected=True)
+    snapshot = replace(snapshot, pods=(pod,), drain=DrainReading(pod.uid, DrainPhase.DONE))
+    assert Label not in {type(step) for step in plan_tenant(snapshot).steps}
+    assert DeletePod in {type(step) for step in plan_tenant(snapshot).steps}
 
 
 # ---- pools
@@ -159,7 +236,12 @@ def test_a_connection_secret_is_compared_by_digests() -> None:
 
 def a_settled_pool(**more: Any) -> PoolSnapshot:
     pool = a_pool_snapshot(**more)
-    return replace(pool, service_account=service_account(pool), network_policy=network_policy(pool))
+    return replace(
+        pool,
+        service_account=service_account(pool),
+        network_policy=network_policy(pool),
+        disruption_budget=disruption_budget(pool),
+    )
 
 
 def shard(number: int) -> str:
@@ -177,8 +259,12 @@ def written(steps: tuple[Step, ...]) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_a_new_pool_gets_an_account_and_a_policy() -> None:
-    assert lines(plan_pool(a_pool_snapshot())) == ["ServiceAccount Apply: missing", "NetworkPolicy Apply: missing"]
+def test_a_new_pool_gets_an_account_a_budget_and_a_policy() -> None:
+    assert lines(plan_pool(a_pool_snapshot())) == [
+        "ServiceAccount Apply: missing",
+        "PodDisruptionBudget Apply: missing",
+        "NetworkPolicy Apply: missing",
+    ]
 
 
 def test_a_settled_pool_needs_nothing() -> None:
@@ -212,6 +298,34 @@ def test_one_more_label_in_the_policys_selector_is_repaired_since_it_would_prote
     assert step.why == "differs in .spec.podSelector.matchLabels.off"
 
 
+@pytest.mark.parametrize(
+    ("drift", "why"),
+    [
+        ({"maxUnavailable": 1}, "differs in .spec.maxUnavailable"),
+        ({"selector": {}}, "differs in .spec.selector.matchLabels"),
+        ({"unhealthyPodEvictionPolicy": "AlwaysAllow"}, "differs in .spec.unhealthyPodEvictionPolicy"),
+    ],
+    ids=str,
+)
+def test_a_budget_that_would_protect_nobody_is_repaired(drift: dict[str, Any], why: str) -> None:
+    pool = a_settled_pool()
+    live = disruption_budget(pool)
+    live["spec"] |= drift
+    (step,) = plan_pool(replace(pool, disruption_budget=live))
+    assert step.why == why
+
+
+def test_a_budget_with_a_limit_of_somebody_elses_is_made_anew_since_no_apply_takes_the_limit_away() -> None:
+    pool = a_settled_pool()
+    live = disruption_budget(pool)
+    live["metadata"]["uid"] = "uid-budget"
+    live["spec"]["minAvailable"] = live["spec"].pop("maxUnavailable")
+    delete, apply = plan_pool(replace(pool, disruption_budget=live))
+    name, why = "copilotpool-saas-busy-servers", "somebody gave it another limit"
+    assert delete == Delete(DISRUPTION_BUDGET, "apps", name, "uid-budget", why)
+    assert apply == Apply(DISRUPTION_BUDGET, disruption_budget(pool), "missing")
+
+
 def test_tokens_fill_one_shard_after_the_other() -> None:
     servers = {f"copilot-{number:04}": f"token-{number}" for number in range(2 * TOKENS_PER_SHARD + 1)}
     shards = written(plan_pool(a_settled_pool(members=frozenset(servers), new_tokens=servers)))
@@ -235,6 +349,19 @@ def test_a_token_never_moves_and_room_is_used_again() -> None:
     }
 
 
+def test_a_lost_token_comes_back_where_its_server_looks_for_it() -> None:
+    steps = plan_pool(
+        a_pool_snapshot(
+            members=frozenset({"copilot-a", "copilot-b"}),
+            new_tokens={"copilot-a": "t-a", "copilot-b": "t-b"},
+            shard_of={"copilot-b": "copilotpool-saas-server-tokens-3"},
+        )
+    )
+    written = {step.manifest["metadata"]["name"]: step for step in steps if isinstance(step, Apply)}
+    assert list(written["copilotpool-saas-server-tokens-3"].manifest["data"]) == ["copilot-b"]
+    assert list(written["copilotpool-saas-server-tokens-0"].manifest["data"]) == ["copilot-a"]
+
+
 def test_only_shards_that_change_are_written() -> None:
     tokens = {shard(0): {"copilot-a": "x", "copilot-gone": "y"}, shard(1): {"copilot-b": "z"}}
     pool = a_settled_pool(members=frozenset({"copilot-a", "copilot-b"}), tokens=tokens)
@@ -251,6 +378,7 @@ def test_the_account_is_made_before_the_tokens_that_let_servers_start() -> None:
     steps = plan_pool(a_pool_snapshot(members=frozenset({"copilot-a"}), new_tokens={"copilot-a": "x"}))
     assert lines(steps) == [
         "ServiceAccount Apply: missing",
+        "PodDisruptionBudget Apply: missing",
         "NetworkPolicy Apply: missing",
         "Secret Apply: tokens of 1 servers",
     ]

@@ -9,7 +9,9 @@ import pytest
 from copilot_operator.domain.pool_status import pool_report
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot, Server
 from copilot_operator.domain.status import Event
-from tests.support.snapshots import NO_SECRET, NOW_TEXT, a_pool_object, a_pool_snapshot
+from tests.support.snapshots import NO_SECRET, NOW_TEXT, a_pool_object, a_pool_snapshot, a_revision
+
+REVISION = a_revision()["metadata"]["name"]
 
 
 def row(name: str, status: str, reason: str, message: str) -> dict[str, Any]:
@@ -32,6 +34,9 @@ def test_the_whole_status_of_a_pool() -> None:
         "tenants": 5,
         "replicas": 3,
         "readyReplicas": 2,
+        "currentRevision": REVISION,
+        "updateRevision": REVISION,
+        "updatedReplicas": 3,
         "selector": (
             "app.kubernetes.io/managed-by=copilot-operator,app.kubernetes.io/name=copilot,copilot-operator.io/pool=saas"
         ),
@@ -39,6 +44,7 @@ def test_the_whole_status_of_a_pool() -> None:
         "conditions": [
             row("Ready", "True", "PoolReady", "Tenants can use the pool"),
             row("CredentialsReady", "True", "Usable", "No credential is missing"),
+            row("Progressing", "False", "UpToDate", f"Revision {REVISION} is what servers start from"),
             row("Paused", "False", "NotPaused", ""),
         ],
     }
@@ -74,4 +80,4 @@ def test_a_pool_in_trouble_tells_the_first_cause_once_and_its_end_once(more: dic
 def test_a_paused_pool_says_so() -> None:
     found = pool_report(a_pool_snapshot(raw=a_pool_object(annotations={"copilot-operator.io/paused": "true"})))
     assert found.status
-    assert found.status["conditions"][2]["status"] == "True"
+    assert {each["type"]: each["status"] for each in found.status["conditions"]}["Paused"] == "True"

@@ -98,7 +98,7 @@ def child(*owners: Manifest, **metadata: Any) -> Manifest:
 
 
 KEPT: Manifest = {
-    "labels": {"app.kubernetes.io/managed-by": "copilot-operator"},
+    "labels": {"app.kubernetes.io/managed-by": "copilot-operator", "copilot-operator.io/pool": "saas"},
     "annotations": {"copilot-operator.io/tenant-name": "alice"},
 }
 
@@ -112,10 +112,17 @@ KEPT: Manifest = {
         pytest.param(DEPLOYMENT, child(owner("1", name="bob")), "NameTaken", id="another tenant's"),
         pytest.param(DEPLOYMENT, child(owner("1")), "PreviousRemains", id="a former tenant's of this name"),
         pytest.param(DEPLOYMENT, child(owner("uid-alice"), deletionTimestamp="x"), "PreviousRemains", id="ours, going"),
+        pytest.param(CLAIM, child(owner("uid-alice"), deletionTimestamp="x"), None, id="our claim, going"),
+        pytest.param(
+            CLAIM,
+            child(**(KEPT | {"labels": KEPT["labels"] | {"copilot-operator.io/pool": "other"}})),
+            "NameTaken",
+            id="a claim that was retained in another pool",
+        ),
         pytest.param(DEPLOYMENT, child(**KEPT), "NameTaken", id="only claims are kept"),
         pytest.param(DEPLOYMENT, child(owner("uid-alice", controller=False)), "PreviousRemains", id="not controlled"),
         pytest.param(CLAIM, child(**KEPT), None, id="a retained claim"),
-        pytest.param(CLAIM, child(**KEPT, deletionTimestamp="x"), "PreviousRemains", id="a retained claim, going"),
+        pytest.param(CLAIM, child(**KEPT, deletionTimestamp="x"), None, id="a retained claim, going"),
         pytest.param(CLAIM, child(**(KEPT | {"labels": {}})), "NameTaken", id="a claim that was never ours"),
         pytest.param(
             CLAIM,

@@ -10,15 +10,28 @@ from copilot_operator.domain.desired.claim import claim
 from copilot_operator.domain.desired.connection import connection
 from copilot_operator.domain.desired.deployment import deployment
 from copilot_operator.domain.desired.service import service
+from copilot_operator.domain.drain import Intent, Why
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.plan import plan_tenant
 from copilot_operator.domain.secrets import as_observed
-from copilot_operator.domain.snapshot import Children, Finding, Health, Reading, Storage, TenantSnapshot
+from copilot_operator.domain.snapshot import (
+    Children,
+    DrainPhase,
+    DrainReading,
+    Finding,
+    Health,
+    Reading,
+    ServerState,
+    Storage,
+    TenantSnapshot,
+)
 from copilot_operator.domain.status import Event, Report, tenant_report
 from tests.support.snapshots import CREDENTIAL, NO_SECRET, NOW, NOW_TEXT, a_pod, a_pool, a_snapshot, a_tenant
 
 HEALTHY, SILENT = Reading(Health.HEALTHY), Reading(Health.UNHEALTHY, "2 pings in a row failed: no answer")
 SUSPENDED = a_tenant(fields={"suspended": True})
+NEW_IMAGE = a_pool({"server.image": "cli:2"})
+WAITS = a_pool({"server.image": "cli:2", "drain.onTimeout": "Wait"})
 STOPPED = {"replicas": 0, "observedGeneration": 9}
 
 
@@ -26,7 +39,7 @@ def running(snapshot: TenantSnapshot | None = None, **more: Any) -> TenantSnapsh
     """A tenant whose server is up and answers."""
     found = snapshot or a_snapshot()
     live = deployment(found)
-    live["metadata"]["generation"] = 1
+    live["metadata"] |= {"generation": 1, "uid": "uid-deployment"}
     live["status"] = {"replicas": 1, "readyReplicas": 1, "observedGeneration": 1}
     bound = claim(found) | {"status": {"phase": "Bound"}}
     children = Children(live, service(found), bound, as_observed(connection(found)))
@@ -115,6 +128,24 @@ def volume_lost() -> TenantSnapshot:
     )
 
 
+def draining(phase: DrainPhase = DrainPhase.QUIESCING, **more: Any) -> TenantSnapshot:
+    """A server on its way to a new image, as its agent tells; the intent is noted."""
+    snapshot = running(pool=NEW_IMAGE, drain=DrainReading(a_pod().uid, phase, **more))
+    assert snapshot.children.deployment
+    noted = Intent(Why.UPDATE, NOW, NOW + timedelta(minutes=9)).annotations()
+    snapshot.children.deployment["metadata"]["annotations"] |= noted
+    return snapshot
+
+
+def says(**more: Any) -> ServerState:
+    return ServerState(a_pod().uid, NOW, more.pop("answering", True), busy=1, **more)
+
+
+def hung() -> TenantSnapshot:
+    """Neither we nor its agent get an answer."""
+    return running(reading=SILENT, state=ServerState(a_pod().uid, NOW, answering=False, failure="Silent"))
+
+
 ALL_AT_ONCE: dict[str, Any] = {  # what is wrong further down the chain must not be told first
     "credential": NO_SECRET,
     "reading": SILENT,
@@ -161,7 +192,19 @@ CHAIN: dict[str, tuple[TenantSnapshot, str, str]] = {
         "Suspended",
         "Suspended",
     ),
-    "stopping": (running(a_snapshot(), pool=a_pool({"server.image": "cli:2"})), "Stopping", "Draining"),
+    "draining": (draining(), "Draining", "Draining"),
+    "turns that go on after the deadline": (
+        replace(later(draining(busy=1), None, seconds=541), pool=WAITS),
+        "DrainOverdue",
+        "Draining",
+    ),
+    "drained, so it stops": (draining(DrainPhase.DONE), "Stopping", "Draining"),
+    "restarts that did not help": (
+        replace(hung(), pool=a_pool({"health.maxRestartsPerHour": 0})),
+        "RestartBudgetSpent",
+        "Failed",
+    ),
+    "a silent server is being replaced": (hung(), "Stopping", "Draining"),
     "a credential that is missing": (running(**ALL_AT_ONCE), "SecretNotFound", "Failed"),
     "an image that can't be pulled": (stuck("ImagePullFailed"), "ImagePullFailed", "Failed"),
     "a pod that nobody may make": (refusing_pods(), "PodRefused", "Failed"),
@@ -179,6 +222,112 @@ def test_the_first_cause_is_told(snapshot: TenantSnapshot, reason: str, phase: s
 
 def test_a_pod_that_waits_for_its_volume_is_not_in_trouble_yet() -> None:
     assert report(starting_for(14, unschedulable="no room")).status is None
+
+
+# ---- misfortunes
+
+
+def test_a_pod_that_is_gone_one_that_ran_out_of_memory_and_one_that_ends_are_told_apart() -> None:
+    well = later(running(), report(running()).status)
+    oom = Finding("OutOfMemory", "x")
+    for pods, reason in (
+        ((), "PodGone"),
+        ((a_pod(ready=False, misfortune=oom),), "OutOfMemory"),
+        ((a_pod(ready=False, terminating=True),), "Starting"),
+        ((a_pod(ready=False),), "Starting"),
+    ):
+        found = report(replace(well, pods=pods, reading=Reading()))
+        assert condition(found.status) == ("False", reason)
+        assert found.status
+        assert found.status["phase"] == "Starting"
+        assert found.event
+        assert found.event.type == ("Normal" if reason == "Starting" else "Warning")
+
+
+def test_a_misfortune_is_over_when_the_server_answers_again() -> None:
+    snapshot = running(pods=(a_pod(misfortune=Finding("OutOfMemory", "x")),))
+    assert condition(report(snapshot).status) == ("True", "ServerReady")
+
+
+# ---- drains
+
+TOLD: dict[str, tuple[TenantSnapshot, str]] = {
+    "at first": (
+        running(pool=NEW_IMAGE),
+        "The server stops once its turns are done, until 2026-03-01T12:09:00Z at most (changed: image): "
+        "its agent is being asked",
+    ),
+    "not counted": (draining(), "sessions are being counted"),
+    "at work": (draining(busy=2), "2 sessions left"),
+    "by kind": (
+        draining(busy=3, work=(("turn", 2), ("waiting", 1))),
+        "3 sessions left: 2 in a turn, 1 waiting for a person or a client's tool",
+    ),
+    "without its agent": (draining(unanswered="refused"), "its agent does not answer: refused"),
+    "cut": (draining(DrainPhase.DONE, cut=3), "The server stops: changed: image; 3 turns were cut at the deadline"),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "message"), TOLD.values(), ids=TOLD)
+def test_a_drain_is_explained(snapshot: TenantSnapshot, message: str) -> None:
+    status = report(snapshot).status
+    assert status
+    assert message in status["conditions"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("on_timeout", "way_out"), [("Wait", "set drain.onTimeout: Abort"), ("Abort", "being aborted")]
+)
+def test_turns_that_outlast_the_deadline_are_told_with_the_way_out(on_timeout: str, way_out: str) -> None:
+    pool = a_pool({"server.image": "cli:2", "drain.onTimeout": on_timeout})
+    status = report(later(replace(draining(busy=1, waiting=1), pool=pool), None, seconds=541)).status
+    assert status
+    assert way_out in status["conditions"][0]["message"]
+
+
+def test_a_drain_has_a_place_of_its_own_in_status() -> None:
+    status = report(draining(busy=2, work=(("turn", 1), ("waiting", 1)))).status
+    assert status
+    times = {"startTime": "2026-03-01T12:00:00Z", "deadline": "2026-03-01T12:09:00Z"}
+    assert status["drain"] == {"cause": "Update", "busy": 2, "work": {"turn": 1, "waiting": 1}, **times}
+    assert (report(running()).status or {}).get("drain") is None
+
+
+def test_time_alone_is_looked_at_again_at_the_deadline_and_when_the_agent_is_overdue() -> None:
+    assert report(draining(busy=1)).look_again_s == 541
+    assert report(later(draining(busy=1), None, seconds=541)).look_again_s == 60
+
+
+WRONG: dict[str, tuple[TenantSnapshot, str]] = {
+    "a token that is rejected": (running(state=says(failure="AuthenticationFailed")), "TokenRejected"),
+    "a turn that stalls": (running(state=says(stalled_s=901.0)), "TurnStalled"),
+    "a slow server": (running(state=says(latency_factor=11.0)), "AnswersSlowly"),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "reason"), WRONG.values(), ids=WRONG)
+def test_what_nothing_is_stopped_for_is_told_once_and_the_server_stays_ready(
+    snapshot: TenantSnapshot, reason: str
+) -> None:
+    well = later(running(), report(running()).status)
+    found = report(replace(snapshot, raw=well.raw))
+    assert found.status
+    assert (condition(found.status), condition(found.status, "ServerHealthy")) == (
+        ("True", "ServerReady"),
+        ("False", reason),
+    )
+    assert found.event
+    assert (found.event.type, found.event.reason) == ("Warning", reason)
+    assert report(replace(snapshot, raw=well.raw | {"status": found.status})).status is None
+
+
+def test_a_claim_that_was_deleted_under_a_running_server_is_a_warning() -> None:
+    snapshot = later(running(), report(running()).status)
+    assert snapshot.children.claim
+    ending = snapshot.children.claim | {"metadata": snapshot.children.claim["metadata"] | {"deletionTimestamp": "x"}}
+    found = report(replace(snapshot, children=replace(snapshot.children, claim=ending)))
+    assert condition(found.status, "StorageReady") == ("False", "VolumeBeingDeleted")
+    assert condition(found.status) == ("True", "ServerReady")
 
 
 # ---- quiet
@@ -248,6 +397,7 @@ def test_suspending_and_waking_tell_each_stage_once() -> None:
     for stage in (
         snapshot,
         replace(snapshot, spec=a_snapshot(tenant=SUSPENDED).spec),
+        replace(draining(DrainPhase.DONE), spec=a_snapshot(tenant=SUSPENDED).spec),
         stopped(a_snapshot(tenant=SUSPENDED)),
         stopped(a_snapshot()),
         starting_for(5),
@@ -259,6 +409,7 @@ def test_suspending_and_waking_tell_each_stage_once() -> None:
             told.append((found.status["phase"], found.event and found.event.type))
     assert told == [
         ("Ready", "Normal"),
+        ("Draining", "Normal"),
         ("Draining", "Normal"),
         ("Suspended", "Normal"),
         ("Starting", "Normal"),
@@ -306,7 +457,7 @@ def test_ready_is_never_true_without_a_ready_pod(stage: str) -> None:
     pods = {"no pod": (), "young pod": (a_pod(ready=False),), "ending pod": (a_pod(terminating=True),)}[stage]
     snapshot = running(pods=pods)  # the reading is that of a former pod
     found = report(later(snapshot, report(running()).status))
-    assert condition(found.status) == ("False", "Starting")
+    assert condition(found.status) == ("False", "PodGone" if stage == "no pod" else "Starting")
 
 
 @pytest.mark.parametrize("reading", [HEALTHY, SILENT], ids=str)

@@ -36,11 +36,6 @@ class AnyInterleaving(RuleBasedStateMachine):
         elif key not in self.asked:
             self.due[key] = min(self.due.get(key, self.now + delay_s), self.now + delay_s)
 
-    @rule(key=keys)
-    def forget(self, key: str) -> None:
-        self.queue.forget(key)
-        self.due.pop(key, None)
-
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_operator.rpc.busy import Answer, Count, Evidence, Standing, count, standing
+from copilot_operator.rpc.busy import Answer, Count, Evidence, Standing, Work, count, standing, work
 from copilot_operator.rpc.errors import RpcError, ServerSilent
 
 ACTIVE: Any = {"abortable": True, "hasActiveWork": True}
@@ -54,6 +54,20 @@ def test_standing(evidence: Evidence, expected: Standing) -> None:
     assert standing(evidence) is expected
 
 
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        pytest.param(Evidence(ACTIVE, {"tasks": [{"status": "running"}]}), Work.TURN, id="a turn and its tool"),
+        pytest.param(Evidence(RESTING, {"tasks": [{}]}, NO_QUEUE), Work.TASK, id="background shell"),
+        pytest.param(Evidence(RESTING, NO_TASKS, {"items": [{}]}), Work.QUEUED, id="message queued"),
+        pytest.param(Evidence(ACTIVE, permissions=PENDING), Work.WAITING, id="waits"),
+        pytest.param(Evidence(SILENT), Work.UNKNOWN, id="silent"),
+    ],
+)
+def test_what_keeps_a_session_busy(evidence: Evidence, expected: Work) -> None:
+    assert work(evidence) is expected
+
+
 answers: st.SearchStrategy[Answer] = st.sampled_from(
     [None, ACTIVE, RESTING, NO_TASKS, NO_QUEUE, PENDING, BROKEN, SILENT, {"tasks": None}, {"hasActiveWork": None}]
 )
@@ -63,6 +77,11 @@ answers: st.SearchStrategy[Answer] = st.sampled_from(
 def test_idle_is_said_only_when_all_three_questions_were_answered(evidence: Evidence) -> None:
     if standing(evidence) is Standing.IDLE:
         assert (evidence.activity, evidence.tasks, evidence.queue) == (RESTING, NO_TASKS, NO_QUEUE)
+
+
+@given(st.builds(Evidence, answers, answers, answers, answers, answers))
+def test_each_busy_session_and_no_other_is_kept_so_by_something(evidence: Evidence) -> None:
+    assert (work(evidence) is not None) == standing(evidence).is_busy
 
 
 def test_busy_contains_waiting_and_uncounted() -> None:

@@ -67,10 +67,10 @@ async def test_nothing_is_left_open_when_a_ping_is_cancelled() -> None:
 
 async def test_a_hundred_servers_are_read_side_by_side_and_a_hung_one_delays_nobody() -> None:
     async with standin() as server:
-        hung = server.servers["127.0.0.1"]
-        hung.fault = Fault.HANG
         await server.stop()
         await server.start("0.0.0.0")
+        hung = server.servers["127.0.0.1"]
+        hung.fault = Fault.HANG
         hosts = [f"127.0.1.{n}" for n in range(1, 101)]
         silent = asyncio.create_task(ping(HOST, server.port, None, 5))
         async with asyncio.timeout(4):

@@ -10,8 +10,9 @@ import pytest
 
 from copilot_operator.domain.snapshot import Health, Reading
 from copilot_operator.rpc import ping as rpc
+from copilot_operator.servers import Key
 from copilot_operator.servers import pinger as module
-from copilot_operator.servers.pinger import Key, Pinger, Target
+from copilot_operator.servers.pinger import Pinger, Target
 from tests.support.eventually import eventually
 from tests.support.standin import Fault, StandIn, standin
 
@@ -124,6 +125,30 @@ async def test_silent_servers_delay_nobody(servers: Servers) -> None:
         assert pinger.counts() == {"Healthy": 1, "Unhealthy": 400}
     times = servers.times("10.0.0.1")
     assert max(after - before for before, after in itertools.pairwise(times)) < 5.6
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("after_s", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 30.0])
+async def test_500_servers_that_hang_at_once_do_not_delay_the_finding_of_the_next(
+    servers: Servers, after_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "random", lambda: 1.0)  # the longest intervals
+    told: dict[Key, float] = {}
+    async with running(lambda key: told.update({key: now()})) as pinger:
+        hung, others = ([f"10.{net}.0.{number}" for number in range(count)] for net, count in ((1, 500), (2, 24)))
+        for host in hung:
+            pinger.watch(("apps", host), target(host))
+        for host in others:  # at any moment between two pings of the hung ones
+            await asyncio.sleep(0.25)
+            pinger.watch(("apps", host), target(host))
+        await asyncio.sleep(20)
+        servers.silent.update(hung)
+        await asyncio.sleep(after_s)
+        servers.silent.update(others)
+        died = now()
+        await asyncio.sleep(30)
+    found = [told["apps", host] - died for host in others]
+    assert 0 < min(found) <= max(found) <= 15
 
 
 @pytest.mark.looptime

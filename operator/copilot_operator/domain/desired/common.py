@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from copilot_operator.domain.kinds import Kind
-from copilot_operator.domain.manifest import Manifest, digest, owner_reference
+from copilot_operator.domain.manifest import Manifest, annotations_of, digest, owner_reference
 from copilot_operator.domain.naming import (
     APPLIED_ANNOTATION,
     MANAGED_BY,
     MANAGED_BY_LABEL,
     NAME_LABEL,
     POOL_LABEL,
+    POOL_REVISION_ANNOTATION,
     SERVER_NAME,
     TENANT_ANNOTATION,
     TENANT_LABEL,
@@ -52,3 +53,17 @@ def stamped(manifest: Manifest) -> Manifest:
     metadata = manifest["metadata"]
     annotations = metadata.get("annotations", {}) | {APPLIED_ANNOTATION: digest(manifest)}
     return manifest | {"metadata": metadata | {"annotations": annotations}}
+
+
+def with_revision(manifest: Manifest, revision: str) -> Manifest:
+    """The manifest with the name of the pool's revision, which the hash does not cover: names may change."""
+    if not revision:
+        return manifest
+    metadata = manifest["metadata"]
+    annotations = metadata["annotations"] | {POOL_REVISION_ANNOTATION: revision}
+    return manifest | {"metadata": metadata | {"annotations": annotations}}
+
+
+def is_outdated(live: Manifest, wanted: Manifest) -> bool:
+    """Whether ``live`` was applied from another manifest than ``wanted``; what others made of it is not looked at."""
+    return annotations_of(live).get(APPLIED_ANNOTATION) != annotations_of(wanted).get(APPLIED_ANNOTATION)

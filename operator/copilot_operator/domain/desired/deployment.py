@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from copilot_operator.api.duration import duration_s
 from copilot_operator.api.resources import overlay
-from copilot_operator.domain.desired.common import child, selector, stamped, tenant_labels
+from copilot_operator.domain.desired.common import child, selector, stamped, tenant_labels, with_revision
 from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
 from copilot_operator.domain.fit import own_resources
 from copilot_operator.domain.kinds import DEPLOYMENT
@@ -19,7 +19,7 @@ from copilot_operator.domain.snapshot import TenantSnapshot
 
 CLI_UID: Final = 10001
 AGENT_UID: Final = 10002  # its own: what runs in the server must not read the agent's memory
-GRACE_S: Final = 600  # a turn may take as long before a pod that somebody deletes is ended; an idle one goes at once
+FLUSH_S: Final = 60  # what the grace period has beyond drain.timeout: to abort, to close sessions, to end
 PROGRESS_DEADLINE_S: Final = 120
 TOKEN_ENV: Final = "COPILOT_CONNECTION_TOKEN"
 GITHUB_TOKEN_ENV: Final = "COPILOT_SDK_AUTH_TOKEN"
@@ -38,9 +38,10 @@ def deployment(snapshot: TenantSnapshot) -> Manifest:
     for the state directory that the running server holds, the running one stays, and the edit is undone. Our own
     changes of the template happen at 0 replicas only.
     """
+    assert snapshot.pool
     manifest = child(DEPLOYMENT, snapshot)
     manifest["metadata"]["annotations"][INTENT_ANNOTATION] = _line(intent(snapshot))
-    return stamped(
+    manifest = stamped(
         manifest
         | {
             "spec": {
@@ -53,6 +54,7 @@ def deployment(snapshot: TenantSnapshot) -> Manifest:
             }
         }
     )
+    return with_revision(manifest, snapshot.pool.revision)
 
 
 def intent(snapshot: TenantSnapshot) -> dict[str, Any]:
@@ -64,17 +66,22 @@ def intent(snapshot: TenantSnapshot) -> dict[str, Any]:
     assert snapshot.pool
     assert snapshot.token
     spec, credential = snapshot.pool.spec, snapshot.credential
+    token = [credential.secret, credential.key, credential.digest] if credential else None
+    own = own_resources(snapshot.spec)
     return {
         "image": spec.server.image,
         "args": list(spec.server.args),
         "env": _user_env(snapshot),
-        "resources": _resources(snapshot),
+        "resources": _as_json(spec.server.resources),
+        "ownResources": _as_json(own) if own else None,
         "logLevel": spec.server.log_level,
         "template": _as_json(spec.server.template),
         "idleTimeout": spec.sessions.idle_timeout,
-        "gitHubToken": [credential.secret, credential.key, credential.digest] if credential else None,
+        "gitHubToken": None if snapshot.spec.auth else token,
+        "ownGitHubToken": token if snapshot.spec.auth else None,
         "connectionToken": [snapshot.token.shard, digest(snapshot.token.value)],
-        "restartedAt": [snapshot.pool.restarted_at, annotations_of(snapshot.raw).get(RESTARTED_AT_ANNOTATION, "")],
+        "restartedAt": snapshot.pool.restarted_at,
+        "ownRestartedAt": annotations_of(snapshot.raw).get(RESTARTED_AT_ANNOTATION, ""),
     }
 
 
@@ -84,12 +91,18 @@ def _line(values: dict[str, Any]) -> str:
 
 
 def changed_intent(live: Manifest, wanted: Manifest) -> list[str]:
-    """Names of the parts of the intent in which two Deployments differ, sorted."""
+    """Names of the parts of the intent in which two Deployments differ, sorted.
+
+    A part that only one of them has is no change: it came or went with the operator's version. If somebody removed the
+    whole note, nobody knows what the server was started from: every part may have changed.
+    """
     before, after = (
         dict(part.split("=", 1) for part in annotations_of(manifest).get(INTENT_ANNOTATION, "").split())
         for manifest in (live, wanted)
     )
-    return sorted(part for part in before.keys() | after.keys() if before.get(part) != after.get(part))
+    if not before:
+        return sorted(after)
+    return sorted(part for part in before.keys() & after.keys() if before.get(part) != after.get(part))
 
 
 def _template(snapshot: TenantSnapshot) -> Manifest:
@@ -99,6 +112,8 @@ def _template(snapshot: TenantSnapshot) -> Manifest:
     annotations = dict(template.metadata.annotations) | {
         "kubectl.kubernetes.io/default-container": "copilot",
         TENANT_ANNOTATION: snapshot.name,  # a pod's events find the tenant by it: its owner is a ReplicaSet
+        # what these volumes hold may be lost; Cluster Autoscaler would not empty the node for them otherwise
+        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "logs,tmp",
     }
     return {
         "metadata": {"labels": dict(template.metadata.labels) | tenant_labels(snapshot), "annotations": annotations},
@@ -108,7 +123,7 @@ def _template(snapshot: TenantSnapshot) -> Manifest:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "shareProcessNamespace": True,  # the agent counts processes and memory; pause reaps orphans
-            "terminationGracePeriodSeconds": GRACE_S,
+            "terminationGracePeriodSeconds": drain_timeout_s(snapshot) + FLUSH_S,
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": CLI_UID,
@@ -137,7 +152,10 @@ def _agent(snapshot: TenantSnapshot) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "args": ["agent"],
         "restartPolicy": "Always",
-        "env": [_server_token(snapshot), {"name": "COPILOT_AGENT_DRAIN_DEADLINE_S", "value": str(GRACE_S - 60)}],
+        "env": [
+            _server_token(snapshot),
+            {"name": "COPILOT_AGENT_DRAIN_DEADLINE_S", "value": str(drain_timeout_s(snapshot))},
+        ],
         "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
         "resources": AGENT_RESOURCES,
         "securityContext": LOCKED_DOWN | {"runAsUser": AGENT_UID},
@@ -194,9 +212,23 @@ def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
     }
 
 
+def drain_timeout_s(snapshot: TenantSnapshot) -> int:
+    assert snapshot.pool
+    return round(duration_s(snapshot.pool.spec.drain.timeout))
+
+
 def _server_token(snapshot: TenantSnapshot) -> Manifest:
     assert snapshot.token
     return _from_secret(TOKEN_ENV, snapshot.token.shard, snapshot.server)
+
+
+def token_source(deployment: Manifest) -> str | None:
+    """Name of the Secret that a Deployment of ours takes its server's token from."""
+    for variable in deployment["spec"]["template"]["spec"]["containers"][0].get("env") or ():
+        if variable["name"] == TOKEN_ENV:
+            name = ((variable.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name")
+            return str(name) if name else None
+    return None
 
 
 def _from_secret(name: str, secret: str, key: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""What exists once per pool: the servers' ServiceAccount, their NetworkPolicy, and the Secrets with their tokens."""
+"""What exists once per pool: the servers' ServiceAccount, NetworkPolicy and PodDisruptionBudget, and their tokens."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -8,9 +8,17 @@ from copilot_operator.api.network import NetworkPeer
 from copilot_operator.domain.desired.common import pool_labels, stamped
 from copilot_operator.domain.desired.connection import encoded
 from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
-from copilot_operator.domain.kinds import NETWORK_POLICY, SECRET, SERVICE_ACCOUNT, Kind
+from copilot_operator.domain.kinds import DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE_ACCOUNT, Kind
 from copilot_operator.domain.manifest import Manifest, owner_reference
-from copilot_operator.domain.naming import MANAGED_BY, NAME_LABEL, SERVER_NAME, USABLE_LABEL, pool_object
+from copilot_operator.domain.naming import (
+    MANAGED_BY,
+    NAME_LABEL,
+    PROTECTED_LABEL,
+    SERVER_NAME,
+    USABLE_LABEL,
+    busy_servers,
+    pool_object,
+)
 from copilot_operator.domain.snapshot import PoolSnapshot
 
 METADATA_SERVICE: Final = ipaddress.IPv4Network("169.254.169.254/32")  # clouds hand out node credentials there
@@ -60,6 +68,19 @@ def network_policy(snapshot: PoolSnapshot) -> Manifest:
         ],
     }
     return stamped(_head(NETWORK_POLICY, snapshot, pool_object(snapshot.name)) | {"spec": spec})
+
+
+def disruption_budget(snapshot: PoolSnapshot) -> Manifest:
+    """Refuses every eviction of a server that works, which its label tells (nodes.py). Others may be evicted.
+
+    A server being drained is not Ready, and would be free to evict under the policy AlwaysAllow.
+    """
+    spec = {
+        "maxUnavailable": 0,
+        "selector": {"matchLabels": pool_labels(snapshot.name) | {PROTECTED_LABEL: "true"}},
+        "unhealthyPodEvictionPolicy": "IfHealthyBudget",
+    }
+    return stamped(_head(DISRUPTION_BUDGET, snapshot, busy_servers(snapshot.name)) | {"spec": spec})
 
 
 def _head(kind: Kind, snapshot: PoolSnapshot, name: str) -> Manifest:

@@ -3,17 +3,20 @@
 from typing import Final
 
 from copilot_operator.domain.desired.common import child, selector, stamped
-from copilot_operator.domain.kinds import SERVICE
+from copilot_operator.domain.kinds import GROUP, SERVICE
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.snapshot import TenantSnapshot
 
 CLI_PORT: Final = 4321
 AGENT_PORT: Final = 4322
+CORDONED_LABEL: Final = f"{GROUP}/cordoned"  # no pod has it
 
 
-def service(snapshot: TenantSnapshot) -> Manifest:
+def service(snapshot: TenantSnapshot, *, cordoned: bool = False) -> Manifest:
+    """``cordoned``: nothing new is led to the server. Open connections stay."""
     port = {"name": "copilot", "port": CLI_PORT, "targetPort": CLI_PORT, "protocol": "TCP"}
-    spec = {"type": "ClusterIP", "selector": selector(snapshot), "ports": [port]}
+    selected = selector(snapshot) | ({CORDONED_LABEL: "true"} if cordoned else {})
+    spec = {"type": "ClusterIP", "selector": selected, "ports": [port]}
     return stamped(child(SERVICE, snapshot) | {"spec": spec})
 
 
