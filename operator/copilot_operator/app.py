@@ -22,13 +22,14 @@ from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import AccessError, KubeApi, load_access
 from copilot_operator.cluster.errors import Absent, ApiError
 from copilot_operator.cluster.execute import Executor
-from copilot_operator.cluster.gather import Gatherer
 from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost
 from copilot_operator.cluster.observe import LeaseName, owner_key, record, registry, settings
+from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.resync import PERIOD_S, Resync
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.cluster.storage import StorageClasses
+from copilot_operator.cluster.tenants import Tenants
 from copilot_operator.domain.kinds import DEPLOYMENT, NODE, POD, POOL, SECRET, TENANT, Kind
 from copilot_operator.domain.lifecycle import Move, outcome
 from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
@@ -157,13 +158,14 @@ class Operator:
         self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
         self.fleet = Fleet(self._told_of, metrics.measured_ping)
         self.resync = Resync(api, self.cache, self.router.changed)
-        gatherer = Gatherer(
-            api, self.cache, Settings(own.agent_image, own.namespace), StorageClasses(api), self.fleet.view,
-            self.rollouts, unreadable=self.resync.forbidden,
-        )  # fmt: skip
+        seen_by_all = Settings(own.agent_image, own.namespace)
+        pools = Pools(api, self.cache, seen_by_all, self.rollouts)
+        tenants = Tenants(
+            api, self.cache, seen_by_all, StorageClasses(api), self.fleet.view, pools, unreadable=self.resync.forbidden
+        )
         executor = Executor(api, self.cache, self.lease.valid)
         self.reconciler = Reconciler(
-            api, self.cache, gatherer, executor, self.lease.valid, self._follow, self._tokens_written,
+            api, self.cache, tenants, pools, executor, self.lease.valid, self._follow, self._tokens_written,
             self.router.wake_tenants,
             self.router.doubtful,
         )  # fmt: skip

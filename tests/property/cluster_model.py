@@ -14,8 +14,9 @@ from typing import Any
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid
 from copilot_operator.domain.naming import DRAIN_SINCE_ANNOTATION, PROTECTED_LABEL
-from copilot_operator.domain.plan import NOTES, Apply, Delete, DeletePod, Label, Note, Scale, Step
+from copilot_operator.domain.plan import NOTES
 from copilot_operator.domain.snapshot import DrainPhase, Pod
+from copilot_operator.domain.steps import Apply, Delete, DeletePod, Label, Note, Scale, Step
 from tests.support.snapshots import a_pool_object, a_tenant
 
 SERVER = "copilot-alice"

@@ -30,7 +30,8 @@ from copilot_operator.domain.lifecycle import Move, Order
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid
 from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, busy_servers, pool_object
 from copilot_operator.domain.ownership import obstacle
-from copilot_operator.domain.plan import Apply, DeletePod, Scale, Step, plan_pool, plan_tenant
+from copilot_operator.domain.plan import plan_tenant
+from copilot_operator.domain.pool_plan import plan_pool
 from copilot_operator.domain.pool_status import pool_report
 from copilot_operator.domain.secrets import as_observed
 from copilot_operator.domain.snapshot import (
@@ -47,6 +48,7 @@ from copilot_operator.domain.snapshot import (
     TenantSnapshot,
 )
 from copilot_operator.domain.status import tenant_report
+from copilot_operator.domain.steps import Apply, DeletePod, Scale, Step
 from tests.property.cluster_model import CHILDREN, KUBECTL_RESTART, SERVER, Cluster, LivePod
 from tests.support.snapshots import NOW, SETTINGS
 

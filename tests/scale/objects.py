@@ -25,7 +25,7 @@ from copilot_operator.domain.kinds import (
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import server_of
 from copilot_operator.domain.naming import token_shard as shard_name
-from copilot_operator.domain.plan import TOKENS_PER_SHARD
+from copilot_operator.domain.pool_plan import TOKENS_PER_SHARD
 from copilot_operator.domain.snapshot import PoolSnapshot, PoolView, ServerToken, Settings, Storage, TenantSnapshot
 
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)

@@ -16,6 +16,7 @@ from copilot_operator.domain.secrets import as_observed
 Key = tuple[str, str]  # namespace, name
 Index = tuple[Kind, str, str, str]  # kind, namespace, label, value
 MOST_GONE = 4096  # deletions during one list, and not for ever
+FOR_GOOD = ""  # in the place of a version: none is newer
 DROPPED = ("managedFields", "selfLink")
 
 
@@ -65,7 +66,7 @@ class Cache:
     def __init__(self) -> None:
         self._records: dict[Kind, dict[Key, Record]] = {}
         self._by_label: dict[Index, set[Key]] = {}
-        self._gone: dict[str, str] = {}  # of the latest that left: UID and version, oldest first
+        self._gone: dict[str, str] = {}  # of the latest that left: UID and version or FOR_GOOD, oldest first
 
     def put(self, kind: Kind, manifest: Manifest, seen_at: float) -> bool:
         """Record an object, unless it is older than what we have, or than its deletion. True if it is news.
@@ -75,7 +76,7 @@ class Cache:
         """
         metadata = manifest["metadata"]
         left_at = self._gone.get(metadata["uid"])
-        if left_at and not _newer(metadata.get("resourceVersion", "0"), left_at):
+        if left_at == FOR_GOOD or (left_at and not _newer(metadata.get("resourceVersion", "0"), left_at)):
             return False
         key = (metadata.get("namespace", ""), metadata["name"])
         records = self._records.setdefault(kind, {})
@@ -94,10 +95,14 @@ class Cache:
             self._by_label.setdefault(index, set()).add(key)
         return True
 
-    def drop(self, kind: Kind, manifest: Manifest) -> None:
-        """Forget an object that was deleted (this very one, not a namesake that came since)."""
+    def drop(self, kind: Kind, manifest: Manifest, *, for_good: bool = False) -> None:
+        """Forget an object that left the watch (this very one, not a namesake that came since).
+
+        ``for_good``: the API server was asked, and it is gone. News of its last changes may still be under way.
+        """
         metadata = manifest["metadata"]
-        self._gone[metadata["uid"]] = metadata.get("resourceVersion", "0")
+        gone = for_good or self._gone.get(metadata["uid"]) == FOR_GOOD
+        self._gone[metadata["uid"]] = FOR_GOOD if gone else metadata.get("resourceVersion", "0")
         if len(self._gone) > MOST_GONE:
             del self._gone[next(iter(self._gone))]
         key = (metadata.get("namespace", ""), metadata["name"])

@@ -9,7 +9,7 @@ from copilot_operator.cluster.client import DRAIN_MANAGER, KubeApi
 from copilot_operator.cluster.errors import Absent
 from copilot_operator.domain.kinds import DEPLOYMENT, POD
 from copilot_operator.domain.manifest import Manifest
-from copilot_operator.domain.plan import Apply, Delete, DeletePod, Label, Note, Scale, Step
+from copilot_operator.domain.steps import Apply, Delete, DeletePod, Label, Note, Scale, Step
 
 log = logging.getLogger(__name__)
 

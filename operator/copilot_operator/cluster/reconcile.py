@@ -10,15 +10,18 @@ from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent, Conflict, Ending, Refused
 from copilot_operator.cluster.events import write_event
 from copilot_operator.cluster.execute import Executor, NotLeading
-from copilot_operator.cluster.gather import Gatherer
+from copilot_operator.cluster.pools import Pools
+from copilot_operator.cluster.tenants import Tenants
 from copilot_operator.domain.kinds import POOL, TENANT, Kind
 from copilot_operator.domain.lifecycle import Move
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.nodes import unprotected_in_s
-from copilot_operator.domain.plan import Step, plan_pool, plan_tenant
+from copilot_operator.domain.plan import plan_tenant
+from copilot_operator.domain.pool_plan import plan_pool
 from copilot_operator.domain.pool_status import changes_course, pool_report
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot, TenantSnapshot
 from copilot_operator.domain.status import Report, tenant_report
+from copilot_operator.domain.steps import Step
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ class Reconciler:
 
     api: KubeApi
     cache: Cache
-    gather: Gatherer
+    tenants: Tenants
+    pools: Pools
     executor: Executor
     may_write: Callable[[], bool]
     follow: Callable[[str, str, TenantSnapshot | None, Move | None], None]
@@ -63,13 +67,13 @@ class Reconciler:
             live = await self.api.get(kind, namespace, name)
         except Absent:
             if ghost := self.cache.get(kind, namespace, name):
-                self.cache.drop(kind, ghost)
+                self.cache.drop(kind, ghost, for_good=True)
         else:
             self.cache.put(kind, live, asyncio.get_running_loop().time())
         self.doubtful.discard(key)
 
     async def _tenant(self, key: WorkKey, namespace: str, name: str) -> float | None:
-        snapshot = await self.gather.tenant(namespace, name)
+        snapshot = await self.tenants.snapshot(namespace, name)
         if snapshot is None:
             self.refused.pop(key, None)
             self.follow(namespace, name, None, None)
@@ -90,7 +94,7 @@ class Reconciler:
         return min((s for s in (report.look_again_s, unprotected_in_s(snapshot)) if s is not None), default=None)
 
     async def _pool(self, key: WorkKey, namespace: str, name: str) -> float | None:
-        snapshot = await self.gather.pool(namespace, name)
+        snapshot = await self.pools.snapshot(namespace, name)
         if snapshot is None:
             self.refused.pop(key, None)
             return None

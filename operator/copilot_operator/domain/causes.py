@@ -10,6 +10,7 @@ from copilot_operator.domain.desired.common import is_outdated
 from copilot_operator.domain.desired.deployment import changed_intent
 from copilot_operator.domain.drain import Cause, Ending, Why
 from copilot_operator.domain.health import cannot_work
+from copilot_operator.domain.live import observed_status, progress_reason
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import APPLIED_ANNOTATION, INTENT_ANNOTATION
 from copilot_operator.domain.snapshot import ServerState, TenantSnapshot
@@ -51,12 +52,11 @@ def edited(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause 
 
     Edits of our own fields are undone before that; only what an apply can't take back gets as far as the deadline.
     """
-    status = live.get("status", {})
-    if credential_missing(snapshot) or status.get("observedGeneration", 0) < live["metadata"].get("generation", 0):
+    status = observed_status(live)
+    if credential_missing(snapshot) or status is None:
         return None
     second = status.get("replicas", 0) - status.get("updatedReplicas", 0) > 0
-    reasons = {condition["type"]: condition.get("reason") for condition in status.get("conditions") or ()}
-    if second and reasons.get("Progressing") == "ProgressDeadlineExceeded":
+    if second and progress_reason(status) == "ProgressDeadlineExceeded":
         return Cause(Why.EDITED, "its pod template was changed by somebody else")
     return None
 

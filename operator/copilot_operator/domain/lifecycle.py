@@ -25,6 +25,7 @@ from copilot_operator.domain.desired.common import is_outdated
 from copilot_operator.domain.desired.deployment import FLUSH_S, drain_timeout_s
 from copilot_operator.domain.drain import Cause, Ending, Intent, Why, intent_of
 from copilot_operator.domain.health import Restarts, unresponsive
+from copilot_operator.domain.live import has_no_pods, is_up
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.snapshot import DrainPhase, DrainReading, Finding, Pod, TenantSnapshot
 from copilot_operator.domain.subset import first_difference
@@ -100,7 +101,7 @@ def next_move(snapshot: TenantSnapshot, wanted: Manifest) -> Move:
     assert snapshot.spec
     live = snapshot.children.deployment
     restarts = Restarts.of(live) if live else Restarts()
-    if live and _replicas(live) > 0:
+    if live and is_up(live):
         return _running(snapshot, live, wanted, restarts)
     suspended, trouble = snapshot.spec.suspended, _cannot_start(snapshot)
     hold = "spec.suspended is true" if suspended else trouble.message if trouble else ""
@@ -108,7 +109,7 @@ def next_move(snapshot: TenantSnapshot, wanted: Manifest) -> Move:
         if trouble and not suspended:
             return Move(Stage.STOPPED, hold, trouble=trouble)  # a pod without its Secret would only crash
         return Move(Stage.STOPPED if hold else Stage.STARTING, hold or "first start", _sized(wanted, not hold))
-    if not _is_down(snapshot, live):
+    if snapshot.pods or not has_no_pods(live):
         return Move(Stage.STOPPING, hold or "waits for its pod to end", intent=intent_of(live), restarts=restarts)
     if not hold:
         return Move(Stage.STARTING, "starts", _sized(wanted, True), restarts=restarts)
@@ -211,17 +212,6 @@ def _cannot_start(snapshot: TenantSnapshot) -> Finding | None:
         message = f"Claim {snapshot.server} was deleted; the server starts with a new one as soon as it is gone"
         return Finding("VolumeBeingDeleted", message)
     return snapshot.credential.finding if snapshot.credential else None
-
-
-def _replicas(live: Manifest) -> int:
-    return int(live.get("spec", {}).get("replicas", 1))
-
-
-def _is_down(snapshot: TenantSnapshot, live: Manifest) -> bool:
-    """No pod is left, terminating ones included; until the controller has seen the last change we don't know."""
-    status = live.get("status", {})
-    seen = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
-    return bool(seen and not status.get("replicas") and not status.get("terminatingReplicas") and not snapshot.pods)
 
 
 def _sized(wanted: Manifest, run: bool) -> Manifest:

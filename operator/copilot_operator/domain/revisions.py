@@ -14,6 +14,7 @@ from copilot_operator.api.pool import PoolSpec, ServerSpec, SessionsSpec
 from copilot_operator.domain.desired.common import pool_labels
 from copilot_operator.domain.drain import Why, intent_of
 from copilot_operator.domain.kinds import REVISION
+from copilot_operator.domain.live import is_up, observed_status, progress_reason
 from copilot_operator.domain.manifest import Manifest, annotations_of, digest, owner_reference
 from copilot_operator.domain.naming import PROVEN_ANNOTATION, pool_revision
 from copilot_operator.domain.snapshot import PoolView
@@ -90,10 +91,9 @@ def revision_for(course: Course, live: Manifest | None, admitted: bool) -> Revis
     """
     if not course.rolling or course.current is None or course.update.proven or admitted:
         return course.target
-    runs = live is not None and live.get("spec", {}).get("replicas", 1) > 0
     intent = intent_of(live)
     in_its_turn = intent is not None and intent.why == Why.UPDATE
-    return course.target if runs or in_its_turn else course.current
+    return course.target if is_up(live) or in_its_turn else course.current
 
 
 def view_of(spec: PoolSpec, paused: bool, course: Course, revision: Revision) -> PoolView:
@@ -104,11 +104,10 @@ def view_of(spec: PoolSpec, paused: bool, course: Course, revision: Revision) ->
 
 def was_ready(deployment: Manifest) -> bool:
     """Whether the server has been Ready with the template that its Deployment has now (apps/v1 DeploymentStatus)."""
-    status, spec = deployment.get("status", {}), deployment.get("spec", {})
-    if not spec.get("replicas", 1) or status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+    status = observed_status(deployment)
+    if status is None or not is_up(deployment):
         return False
-    reasons = {each["type"]: each.get("reason") for each in status.get("conditions") or ()}
-    return bool(status.get("readyReplicas")) or reasons.get("Progressing") == "NewReplicaSetAvailable"
+    return bool(status.get("readyReplicas")) or progress_reason(status) == "NewReplicaSetAvailable"
 
 
 def as_manifest(pool: Manifest, revision: Revision) -> Manifest:

@@ -10,6 +10,7 @@ from typing import Final
 
 from copilot_operator.domain.drain import Why
 from copilot_operator.domain.lifecycle import Move, Stage
+from copilot_operator.domain.live import is_up, observed_status, progress_reason
 from copilot_operator.domain.manifest import annotations_of
 from copilot_operator.domain.naming import POOL_REVISION_ANNOTATION
 from copilot_operator.domain.snapshot import Finding, Health, TenantSnapshot
@@ -65,7 +66,7 @@ def _running(snapshot: TenantSnapshot, move: Move | None) -> str:
     noted = annotations_of(live).get(POOL_REVISION_ANNOTATION) if live else None
     if move and move.cause and move.cause.why == Why.UPDATE:
         return noted or NAMELESS
-    if snapshot.refused and live and not live["spec"].get("replicas", 1):
+    if snapshot.refused and live and not is_up(live):
         return target  # it can't even be made from it
     undisturbed = move and move.stage == Stage.SERVING and move.cause is None
     if undisturbed and not (snapshot.credential and snapshot.credential.finding):
@@ -79,16 +80,12 @@ def failure(snapshot: TenantSnapshot) -> Finding | None:
         return snapshot.refused
     if waiting := next((pod.waiting for pod in snapshot.pods if pod.waiting and not pod.terminating), None):
         return waiting
-    live = snapshot.children.deployment or {}
-    status = live.get("status", {})
-    if status.get("observedGeneration", 0) < live.get("metadata", {}).get("generation", 0):
+    status = observed_status(snapshot.children.deployment or {})
+    if status is None or progress_reason(status) != "ProgressDeadlineExceeded":
         return None
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-            unschedulable = next((pod.unschedulable for pod in snapshot.pods if pod.unschedulable), "")
-            message = f"No node takes the pod: {unschedulable}" if unschedulable else "It did not become Ready in time"
-            return Finding("ProgressDeadlineExceeded", message)
-    return None
+    unschedulable = next((pod.unschedulable for pod in snapshot.pods if pod.unschedulable), "")
+    message = f"No node takes the pod: {unschedulable}" if unschedulable else "It did not become Ready in time"
+    return Finding("ProgressDeadlineExceeded", message)
 
 
 def most_unavailable(max_unavailable: str, servers: int) -> int:

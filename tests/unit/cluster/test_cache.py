@@ -124,6 +124,16 @@ def test_what_only_left_its_watch_comes_back_with_a_newer_version() -> None:
     assert cache.put(TENANT, an_object("a", version=5), 1.0)
 
 
+def test_late_news_of_an_object_that_was_asked_for_in_vain_do_not_bring_it_back() -> None:
+    cache = Cache()
+    cache.put(POD, an_object("a", version=3), 0.0)
+    cache.drop(POD, an_object("a", version=3), for_good=True)
+    assert not cache.put(POD, an_object("a", version=5), 1.0), "its last change, of before the question"
+    cache.drop(POD, an_object("a", version=6))
+    assert not cache.put(POD, an_object("a", version=7), 1.0)
+    assert cache.put(POD, an_object("a", version=8, uid="2"), 1.0), "a namesake is another object"
+
+
 def test_only_so_many_that_left_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("copilot_operator.cluster.cache.MOST_GONE", 2)
     cache = Cache()

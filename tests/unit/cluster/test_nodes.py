@@ -12,15 +12,16 @@ from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent, Forbidden
 from copilot_operator.cluster.execute import Executor
-from copilot_operator.cluster.gather import Gatherer
 from copilot_operator.cluster.observe import SELECTORS, registry
+from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.resync import Resync
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.cluster.storage import StorageClasses
+from copilot_operator.cluster.tenants import Tenants
 from copilot_operator.domain.kinds import NODE, POD, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest
-from copilot_operator.domain.plan import Label
 from copilot_operator.domain.snapshot import Reading, TenantSnapshot
+from copilot_operator.domain.steps import Label
 from copilot_operator.engine.queue import WorkQueue
 from tests.support.snapshots import NAMESPACE, SETTINGS, a_tenant
 
@@ -169,10 +170,11 @@ async def gathered(cache: Cache, **given: Any) -> TenantSnapshot:
     cache.put(TENANT, a_tenant(), 0.0)
     nothing: Any = None
     rollouts = Rollouts(lambda *_: [], nothing, nothing, lambda: 0.0)
-    gatherer = Gatherer(
-        nothing, cache, SETTINGS, StorageClasses(nothing), lambda *_: (Reading(), None, None), rollouts, **given
+    pools = Pools(nothing, cache, SETTINGS, rollouts)
+    tenants = Tenants(
+        nothing, cache, SETTINGS, StorageClasses(nothing), lambda *_: (Reading(), None, None), pools, **given
     )
-    snapshot = await gatherer.tenant(NAMESPACE, "alice")
+    snapshot = await tenants.snapshot(NAMESPACE, "alice")
     assert snapshot
     return snapshot
 

@@ -7,8 +7,8 @@ import pytest
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.execute import Executor, NotLeading
-from copilot_operator.cluster.gather import Gatherer
 from copilot_operator.cluster.reconcile import Reconciler
+from copilot_operator.cluster.tenants import Tenants
 from copilot_operator.domain.kinds import TENANT
 from copilot_operator.domain.snapshot import Finding, TenantSnapshot
 from tests.support.snapshots import NAMESPACE, a_snapshot
@@ -17,7 +17,7 @@ from tests.support.snapshots import NAMESPACE, a_snapshot
 class Seen:
     """A gatherer that has seen just this; every other call of the API would fail."""
 
-    async def tenant(self, namespace: str, name: str) -> TenantSnapshot:
+    async def snapshot(self, namespace: str, name: str) -> TenantSnapshot:
         return a_snapshot(unusable=Finding("PoolNotFound", "there is none"))
 
 
@@ -27,7 +27,8 @@ async def test_a_status_that_may_not_be_written_now_is_not_forgotten() -> None:
     reconciler = Reconciler(
         api,
         cache,
-        cast(Gatherer, Seen()),
+        cast(Tenants, Seen()),
+        nothing,
         Executor(api, cache, lambda: False),
         lambda: False,
         nothing,

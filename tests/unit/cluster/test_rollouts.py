@@ -9,10 +9,11 @@ from copilot_operator.app import Router
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.execute import Executor
-from copilot_operator.cluster.gather import Gatherer
+from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.cluster.storage import StorageClasses
+from copilot_operator.cluster.tenants import Tenants
 from copilot_operator.domain.kinds import DEPLOYMENT, POOL, REVISION, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import server_of
@@ -36,9 +37,8 @@ class Gathered:
         self.cache = Cache()
         nothing: Any = lambda *_: None  # noqa: E731
         self.rollouts = Rollouts(lambda *_: [ALICE], nothing, nothing, lambda: 0.0)
-        self.gatherer = Gatherer(
-            nothing, self.cache, SETTINGS, StorageClasses(nothing), nothing, self.rollouts
-        )  # fmt: skip
+        pools = Pools(nothing, self.cache, SETTINGS, self.rollouts)
+        self.tenants = Tenants(nothing, self.cache, SETTINGS, StorageClasses(nothing), nothing, pools)
         self.cache.put(POOL, NEW_POOL | {"status": status}, 0.0)
         self.cache.put(TENANT, a_tenant(fields={"suspended": suspended}), 0.0)
         for manifest in (OLD, a_revision(NEW_POOL, number=2, proven=proven)):
@@ -54,7 +54,7 @@ class Gathered:
         self.cache.put(DEPLOYMENT, manifest, 0.0)
 
     def view(self) -> PoolView:
-        found = self.gatherer._pool_of(NAMESPACE, "saas", ALICE, self.suspended)
+        found = self.tenants._pool_of(NAMESPACE, "saas", ALICE, self.suspended)
         assert isinstance(found, PoolView)
         return found
 
@@ -113,10 +113,10 @@ def test_revisions_of_another_pool_of_this_name_do_not_count() -> None:
 async def test_a_pool_counts_its_servers_by_what_they_told_and_else_by_their_notes() -> None:
     gathered = Gathered(CURRENT)
     gathered.runs(1, OLD_NAME)
-    (server,) = gathered.gatherer._servers(NAMESPACE, "saas", ["alice"])
+    (server,) = gathered.tenants.pools._servers(NAMESPACE, "saas", ["alice"])
     assert (server.name, server.revision) == (ALICE, OLD_NAME)
     gathered.rollouts.report(NAMESPACE, "saas", ALICE, Standing(revision=NEW_NAME))
-    (server,) = gathered.gatherer._servers(NAMESPACE, "saas", ["alice"])
+    (server,) = gathered.tenants.pools._servers(NAMESPACE, "saas", ["alice"])
     assert server == replace(server, revision=NEW_NAME)
 
 
@@ -138,10 +138,10 @@ class Seen:
     """A gatherer that has seen just this pool."""
 
     def __init__(self, snapshot: PoolSnapshot) -> None:
-        self.snapshot = snapshot
+        self.found = snapshot
 
-    async def pool(self, namespace: str, name: str) -> PoolSnapshot:
-        return self.snapshot
+    async def snapshot(self, namespace: str, name: str) -> PoolSnapshot:
+        return self.found
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,8 @@ async def test_all_tenants_look_again_when_their_pool_turns_back(failing: dict[s
     api, cache, told = cast(KubeApi, Answers()), Cache(), list[tuple[str, str]]()
     nothing: Any = lambda *_: None  # noqa: E731
     reconciler = Reconciler(
-        api, cache, cast(Gatherer, Seen(snapshot)), Executor(api, cache, lambda: True), lambda: True, nothing, nothing,
+        api, cache, nothing, cast(Pools, Seen(snapshot)), Executor(api, cache, lambda: True), lambda: True, nothing,
+        nothing,
         lambda namespace, name: told.append((namespace, name)),
     )  # fmt: skip
     assert await reconciler((POOL, NAMESPACE, "saas")) == 12.0, "and the pool when the next verdict is due"

@@ -15,19 +15,8 @@ from copilot_operator.domain.desired.service import service
 from copilot_operator.domain.drain import Intent, Why
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE
 from copilot_operator.domain.lifecycle import Move, Stage
-from copilot_operator.domain.plan import (
-    TOKENS_PER_SHARD,
-    Apply,
-    Delete,
-    DeletePod,
-    Label,
-    Note,
-    Scale,
-    Step,
-    TenantPlan,
-    plan_pool,
-    plan_tenant,
-)
+from copilot_operator.domain.plan import TenantPlan, plan_tenant
+from copilot_operator.domain.pool_plan import TOKENS_PER_SHARD, plan_pool
 from copilot_operator.domain.secrets import as_observed
 from copilot_operator.domain.snapshot import (
     Children,
@@ -40,6 +29,7 @@ from copilot_operator.domain.snapshot import (
     Storage,
     TenantSnapshot,
 )
+from copilot_operator.domain.steps import Apply, Delete, DeletePod, Label, Note, Scale, Step
 from tests.support.snapshots import NO_SECRET, NOW, a_pod, a_pool, a_pool_snapshot, a_snapshot, a_tenant
 
 

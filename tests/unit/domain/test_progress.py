@@ -5,10 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 from copilot_operator.domain.kinds import REVISION
-from copilot_operator.domain.plan import Apply, Delete, plan_pool
+from copilot_operator.domain.pool_plan import plan_pool
 from copilot_operator.domain.pool_status import changes_course, pool_report
 from copilot_operator.domain.progress import progress_of
 from copilot_operator.domain.snapshot import Failing, Finding, PoolSnapshot, Server
+from copilot_operator.domain.steps import Apply, Delete
 from tests.support.snapshots import a_pool_object, a_pool_snapshot, a_revision
 
 OLD_POOL, NEW_POOL = a_pool_object(), a_pool_object(fields={"server.image": "cli:2"})

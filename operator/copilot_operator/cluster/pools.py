@@ -1,0 +1,219 @@
+"""What is known of pools: their specs, revisions and tokens, each read once per version, and a pool's snapshot."""
+
+import secrets
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from copilot_operator.api.invalid import InvalidResource
+from copilot_operator.api.pool import PoolSpec, parse_pool
+from copilot_operator.cluster.cache import Cache, Record
+from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.errors import Absent
+from copilot_operator.cluster.look import credential, look
+from copilot_operator.cluster.rollouts import Rollouts
+from copilot_operator.domain.desired.deployment import token_source
+from copilot_operator.domain.drain import Why, intent_of
+from copilot_operator.domain.kinds import (
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    POOL,
+    REVISION,
+    SECRET,
+    SERVICE_ACCOUNT,
+    Kind,
+)
+from copilot_operator.domain.live import is_up
+from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid, labels_of
+from copilot_operator.domain.naming import (
+    POOL_LABEL,
+    POOL_REVISION_ANNOTATION,
+    RESTARTED_AT_ANNOTATION,
+    TENANT_LABEL,
+    busy_servers,
+    pool_object,
+    server_of,
+    slug,
+)
+from copilot_operator.domain.progress import known_revisions
+from copilot_operator.domain.revisions import Course, course_of, was_ready
+from copilot_operator.domain.secrets import decoded
+from copilot_operator.domain.snapshot import (
+    Finding,
+    PoolSnapshot,
+    Server,
+    ServerToken,
+    Settings,
+)
+
+MOST_REMEMBERED = 1000
+T = TypeVar("T")
+
+
+@dataclass
+class Pools:
+    """``rollouts`` tells what each server of a pool said of its revision."""
+
+    api: KubeApi
+    cache: Cache
+    settings: Settings
+    rollouts: Rollouts
+    specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
+    courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
+    tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
+
+    def spec(self, raw: Manifest) -> PoolSpec:
+        """Raises InvalidResource. Parsed once per version: thousands of tenants share it."""
+        uid, version = raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
+        if (known := self.specs.get(uid)) and known[0] == version:
+            return known[1]
+        spec = parse_pool(raw).spec
+        _remember(self.specs, uid, (version, spec))
+        return spec
+
+    def course(self, raw: Manifest, spec: PoolSpec) -> Course:
+        """Found once per version of the pool and of its revisions: thousands of tenants share it."""
+        metadata = raw["metadata"]
+        stored = self._revisions(metadata["namespace"], metadata["name"])
+        mark = (metadata["resourceVersion"], [(record.uid, record.version) for record in stored])
+        if (known := self.courses.get(metadata["uid"])) and known[0] == mark:
+            return known[1]
+        restarted_at = annotations_of(raw).get(RESTARTED_AT_ANNOTATION, "")
+        revisions = known_revisions(record.manifest for record in stored)
+        course = course_of(metadata["name"], spec, restarted_at, raw.get("status") or {}, revisions)
+        _remember(self.courses, metadata["uid"], (mark, course))
+        return course
+
+    def _revisions(self, namespace: str, pool: str) -> list[Record]:
+        """The pool's own ControllerRevisions."""
+        uid = self.cache.uid(POOL, namespace, pool)
+        found = self.cache.records(REVISION, namespace, POOL_LABEL, slug(pool))
+        return [record for _, record in found if record.controller == uid]
+
+    def token(self, namespace: str, pool: str, server: str) -> ServerToken | None:
+        for name, _, tokens in self._shards(namespace, pool):
+            if server in tokens:
+                return ServerToken(tokens[server], name)
+        return None
+
+    def _shards(self, namespace: str, pool: str) -> list[tuple[str, str, dict[str, str]]]:
+        """Name, resourceVersion and tokens of the pool's own Secrets; a Secret that merely has the label is not one."""
+        uid = self.cache.uid(POOL, namespace, pool)
+        if uid is None:
+            return []
+        return [
+            (name, shard.version, self._held(shard))
+            for name, shard in self.cache.records(SECRET, namespace, POOL_LABEL, slug(pool))
+            if shard.controller == uid
+        ]
+
+    def _held(self, shard: Record) -> dict[str, str]:
+        """Tokens of a shard by server. Every tenant asks for its own, so hundreds are decoded once per version."""
+        if (known := self.tokens.get(shard.uid)) and known[0] == shard.version:
+            return known[1]
+        tokens = _tokens(shard.manifest)
+        _remember(self.tokens, shard.uid, (shard.version, tokens))
+        return tokens
+
+    async def snapshot(self, namespace: str, name: str) -> PoolSnapshot | None:
+        """None if there is no such pool (any more)."""
+        raw = self.cache.get(POOL, namespace, name)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            return None
+        tenants = self.cache.tenants_of(namespace, name)
+        shards = self._shards(namespace, name)
+        members = frozenset(server_of(tenant) for tenant in tenants)
+        snapshot = PoolSnapshot(
+            raw,
+            datetime.now(UTC),
+            self.settings,
+            members=members,
+            servers=tuple(self._servers(namespace, name, tenants)),
+            revisions=tuple(record.manifest for record in self._revisions(namespace, name)),
+            failing=self.rollouts.failing(namespace, name),
+            next_verdict_s=self.rollouts.next_verdict_s(namespace, name),
+            tokens={shard: tokens for shard, _, tokens in shards},
+            versions={shard: version for shard, version, _ in shards},
+        )
+        try:
+            spec = self.spec(raw)
+        except InvalidResource as error:
+            return replace(snapshot, unusable=Finding("InvalidSpec", str(error)))
+        known = {server for tokens in snapshot.tokens.values() for server in tokens}
+        new = {server: await self._adopt_or_mint(namespace, server) for server in sorted(members - known)}
+        objects = {kind: await self._pool_object(kind, namespace, name) for kind in POOL_OBJECTS}
+        uid = raw["metadata"]["uid"]
+        taken = next((kind for kind, live in objects.items() if live and controller_uid(live) != uid), None)
+        return replace(
+            snapshot,
+            spec=spec,
+            new_tokens=new,
+            shard_of={server: shard for server in new if (shard := self._shard_of(namespace, server, name))},
+            service_account=objects[SERVICE_ACCOUNT],
+            network_policy=objects[NETWORK_POLICY],
+            disruption_budget=objects[DISRUPTION_BUDGET],
+            obstacle=_taken(taken, POOL_OBJECTS[taken](name)) if taken else None,
+            credential=await credential(self.api, self.cache, namespace, spec.auth),
+        )
+
+    def _shard_of(self, namespace: str, server: str, pool: str) -> str | None:
+        """The shard that a Deployment takes its token from; only one that this pool may have made."""
+        live = self.cache.get(DEPLOYMENT, namespace, server)
+        named = token_source(live) if live else None
+        return named if named and named.startswith(f"{pool_object(pool)}-server-tokens-") else None
+
+    async def _pool_object(self, kind: Kind, namespace: str, pool: str) -> Manifest | None:
+        name = POOL_OBJECTS[kind](pool)
+        return self.cache.get(kind, namespace, name) or await look(self.api, kind, namespace, name)
+
+    async def _adopt_or_mint(self, namespace: str, server: str) -> str:
+        """A lost token is taken from the connection Secret made from it, so that a running server stays valid."""
+        known = self.cache.get(SECRET, namespace, server)
+        if known and TENANT_LABEL in labels_of(known) and controller_uid(known):
+            try:
+                live = await self.api.get(SECRET, namespace, server)
+            except Absent:
+                live = {}
+            if token := decoded((live.get("data") or {}).get("token", "")):
+                return token
+        return secrets.token_urlsafe(32)
+
+    def _servers(self, namespace: str, pool: str, tenants: list[str]) -> list[Server]:
+        found = []
+        for server in map(server_of, tenants):
+            if live := self.cache.get(DEPLOYMENT, namespace, server):
+                told = self.rollouts.revision(namespace, pool, server)
+                found.append(_server(live, told))
+        return found
+
+
+POOL_OBJECTS = {SERVICE_ACCOUNT: pool_object, NETWORK_POLICY: pool_object, DISRUPTION_BUDGET: busy_servers}
+
+
+def _remember(memory: dict[str, T], uid: str, value: T) -> None:
+    if len(memory) >= MOST_REMEMBERED:
+        memory.clear()  # of objects that are gone, mostly
+    memory[uid] = value
+
+
+def _server(live: Manifest, told: str) -> Server:
+    """``told``: the revision that its tenant's last cycle found; until there was one its Deployment's note counts."""
+    intent = intent_of(live)
+    return Server(
+        running=is_up(live),
+        ready=bool(live.get("status", {}).get("readyReplicas")),
+        image=live["spec"]["template"]["spec"]["containers"][0]["image"],
+        name=live["metadata"]["name"],
+        revision=told or annotations_of(live).get(POOL_REVISION_ANNOTATION, ""),
+        was_ready=was_ready(live),
+        updating=intent is not None and intent.why == Why.UPDATE,
+    )
+
+
+def _tokens(shard: Manifest) -> dict[str, str]:
+    return {server: decoded(value) for server, value in (shard.get("data") or {}).items()}
+
+
+def _taken(kind: Kind, name: str) -> Finding:
+    return Finding("NameTaken", f"{kind} {name} exists and does not belong to this pool: delete or rename it")

@@ -1,0 +1,27 @@
+"""What a live Deployment says of itself (apps/v1 DeploymentSpec, DeploymentStatus)."""
+
+from copilot_operator.domain.manifest import Manifest
+
+
+def is_up(deployment: Manifest | None) -> bool:
+    """Whether it is there and is to have a pod (spec.replicas, 1 by default)."""
+    return deployment is not None and deployment.get("spec", {}).get("replicas", 1) > 0
+
+
+def observed_status(deployment: Manifest) -> Manifest | None:
+    """Its status; None as long as the controller has not seen the latest change (status.observedGeneration)."""
+    status: Manifest = deployment.get("status", {})
+    seen = status.get("observedGeneration", 0) >= deployment.get("metadata", {}).get("generation", 0)
+    return status if seen else None
+
+
+def has_no_pods(deployment: Manifest) -> bool:
+    """Whether its controller says so; before Kubernetes 1.35 it does not count those that end."""
+    status = observed_status(deployment)
+    return status is not None and not status.get("replicas") and not status.get("terminatingReplicas")
+
+
+def progress_reason(status: Manifest) -> str:
+    """Reason of the condition Progressing, "" if there is none."""
+    conditions = status.get("conditions") or ()
+    return next((each.get("reason", "") for each in conditions if each["type"] == "Progressing"), "")
