@@ -37,7 +37,7 @@ imports: venv ## Who may import whom
 test: test-fast test-contract test-e2e ## Everything that must hold, on real Kubernetes with the real CLI
 
 test-fast: lint types imports ## Lint, types, imports, unit and property tests
-	$(BIN)/pytest -n $(WORKERS) tests/unit tests/property
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/unit tests/property
 
 test-contract: venv ## The real CLI and its stand-in, one suite for both
 	$(BIN)/pytest tests/contract

@@ -39,19 +39,22 @@ class SimulatedPod:
 
 
 class Kubelet:
-    """Of all nodes. ``seen`` takes the events of a watch of pods. ``drains`` False: agents and preStop do nothing."""
+    """Of all nodes. ``seen`` takes the events of a watch of pods. ``drains`` False: agents and preStop do nothing.
 
-    def __init__(self, api: KubeApi, *, drains: bool = True) -> None:
+    ``port`` of every CLI, on the pod's address; 0: any that is free.
+    """
+
+    def __init__(self, api: KubeApi, *, drains: bool = True, port: int = CLI_PORT) -> None:
         self.pods: dict[str, SimulatedPod] = {}  # by UID, also those that have ended
         self.pods_of: defaultdict[str, list[SimulatedPod]] = defaultdict(list)  # by tenant, the newest last
         self.stand_in = StandIn(everywhere=False)
-        self._api, self._drains = api, drains
+        self._api, self._drains, self._port = api, drains, port
         self._volumes: dict[str, Volume] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._lives: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        await self.stand_in.start("0.0.0.0", CLI_PORT)
+        await self.stand_in.start("0.0.0.0", self._port)
 
     async def stop(self) -> None:
         for life in self._lives:

@@ -10,10 +10,11 @@ from tests.stress.clients import Client, Manners, answers_ping, carry_on, look_f
 from tests.stress.servers import Address
 from tests.support.agent import http_get
 from tests.support.eventually import eventually
+from tests.support.loopback import own_address
 from tests.support.standin import AGENT_PORT, Server, StandIn
 from tests.support.standin_agent import SimulatedAgent
 
-HOST = "127.0.3.1"
+HOST = own_address()
 SOON_S = 10.0
 
 

@@ -14,6 +14,7 @@ from tests.scale.kubelet import Kubelet
 from tests.stress.clients import Client, look_for_answers
 from tests.stress.servers import Address
 from tests.support.eventually import eventually
+from tests.support.loopback import own_address
 
 SOON_S = 10.0
 
@@ -31,7 +32,7 @@ class Api:
 @asynccontextmanager
 async def kubelet(*, drains: bool = True) -> AsyncIterator[tuple[Kubelet, Api]]:
     api = Api()
-    made = Kubelet(cast(KubeApi, api), drains=drains)
+    made = Kubelet(cast(KubeApi, api), drains=drains, port=0)
     await made.start()
     try:
         yield made, api
@@ -65,7 +66,7 @@ async def a_turn(kubelet: Kubelet, pod: Manifest, lasts_s: float) -> tuple[Clien
 
 async def test_a_deleted_pod_goes_when_its_turn_is_over_and_only_then_the_next_gets_its_volume() -> None:
     async with kubelet() as (made, api):
-        first, second = a_pod("first", "127.0.4.1"), a_pod("second", "127.0.4.2")
+        first, second = a_pod("first", own_address(1)), a_pod("second", own_address(2))
         client, _ = await a_turn(made, first, 1.0)
         made.seen("MODIFIED", ending(first, 60))
         made.seen("ADDED", second)
@@ -77,14 +78,14 @@ async def test_a_deleted_pod_goes_when_its_turn_is_over_and_only_then_the_next_g
         assert after is not None
         assert not before.runs
         assert after.volume is before.volume
-        await look_for_answers(Address("127.0.4.2", made.stand_in.port, None, "127.0.4.2"), [client])
+        await look_for_answers(Address(own_address(2), made.stand_in.port, None, own_address(2)), [client])
         assert client.turns[0].answered
 
 
 @pytest.mark.parametrize(("drains", "grace_s"), [(True, 1), (False, 60)])
 async def test_the_grace_bounds_the_drain_and_without_drains_there_is_none(drains: bool, grace_s: int) -> None:
     async with kubelet(drains=drains) as (made, api):
-        pod = a_pod("only", "127.0.4.3")
+        pod = a_pod("only", own_address())
         client, _ = await a_turn(made, pod, 30.0)
         made.seen("MODIFIED", ending(pod, grace_s))
         async with asyncio.timeout(SOON_S):
