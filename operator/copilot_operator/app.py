@@ -18,6 +18,7 @@ import kopf
 from kopf._core.engines.peering import Identity  # else kopf asks for our user's name, and our user has none
 from prometheus_client.core import Metric
 
+from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import AccessError, KubeApi, load_access
 from copilot_operator.cluster.errors import Absent, ApiError
@@ -163,9 +164,10 @@ class Operator:
         tenants = Tenants(
             api, self.cache, seen_by_all, StorageClasses(api), self.fleet.view, pools, unreadable=self.resync.forbidden
         )
-        executor = Executor(api, self.cache, self.lease.valid)
+        answers = Answers(self.cache, self.router.changed)
+        executor = Executor(api, answers, self.lease.valid)
         self.reconciler = Reconciler(
-            api, self.cache, tenants, pools, executor, self.lease.valid, self._follow, self._tokens_written,
+            api, self.cache, answers, tenants, pools, executor, self.lease.valid, self._follow, self._tokens_written,
             self.router.wake_tenants,
             self.router.doubtful,
         )  # fmt: skip

@@ -136,7 +136,8 @@ class Cluster:
                 since = {annotations_of(live).get(DRAIN_SINCE_ANNOTATION), annotations.get(DRAIN_SINCE_ANNOTATION)}
                 assert len(since - {None}) <= 1, "a drain that goes on began anew, and its deadline ran away"
                 others = {key: each for key, each in annotations_of(live).items() if key not in NOTES}
-                live["metadata"]["annotations"] = others | dict(annotations)
+                metadata = live["metadata"] | {"annotations": others | dict(annotations)}
+                self._store(DEPLOYMENT, name, live | {"metadata": metadata})
             case Label(_, name, uid, labels, _):
                 for pod in self.pods:
                     if (pod.name, pod.uid) == (name, uid):
@@ -154,7 +155,8 @@ class Cluster:
         before = self.live(kind, name)
         metadata = {"uid": f"{kind.plural}-{next(self.numbers)}", "generation": 0} | manifest["metadata"]
         stored = with_defaults(kind, manifest | {"metadata": metadata})
-        if before is None or before.get("spec") != stored.get("spec"):
+        changed = before is None or before.get("spec") != stored.get("spec")
+        if changed or (kind == DEPLOYMENT and before and annotations_of(before) != annotations_of(stored)):  # apps/v1
             metadata["generation"] += 1
         if kind == CLAIM:
             stored["status"] = {"phase": "Bound"}

@@ -1,10 +1,9 @@
-"""Carry out a plan's steps, in order. Every step may be repeated; what the server answers goes into the cache."""
+"""Carry out a plan's steps, in order. Every step may be repeated."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 
-from copilot_operator.cluster.cache import Cache
+from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.client import DRAIN_MANAGER, KubeApi
 from copilot_operator.cluster.errors import Absent
 from copilot_operator.domain.kinds import DEPLOYMENT, POD
@@ -26,8 +25,8 @@ class NotLeading(Exception):
 class Executor:
     """``may_write`` is asked before each write."""
 
-    def __init__(self, api: KubeApi, cache: Cache, may_write: Callable[[], bool]) -> None:
-        self._api, self._cache, self._may_write = api, cache, may_write
+    def __init__(self, api: KubeApi, answers: Answers, may_write: Callable[[], bool]) -> None:
+        self._api, self._answers, self._may_write = api, answers, may_write
 
     async def run(self, steps: tuple[Step, ...]) -> None:
         """Raises NotLeading and the errors of cluster/errors.py; the steps before the failed one are done."""
@@ -40,19 +39,19 @@ class Executor:
         match step:
             case Apply(kind, manifest, why):
                 live = await self._api.apply(kind, manifest)
-                self._cache.put(kind, live | {"apiVersion": kind.api_version, "kind": kind.kind}, _now())
+                self._answers.keep(kind, live)
                 name = manifest["metadata"]["name"]
                 log.info("applied", extra={"kind": str(kind), "object": name, "why": why})
             case Scale(namespace, name, replicas, why):
                 change: Manifest = {"spec": {"replicas": replicas}}
                 live = await self._api.merge(DEPLOYMENT, namespace, name, change)
-                self._cache.put(DEPLOYMENT, live, _now())
+                self._answers.keep(DEPLOYMENT, live)
                 log.info("scaled", extra={"object": name, "replicas": replicas, "why": why})
             case Note(namespace, name, uid, annotations, why):
                 metadata = {"name": name, "namespace": namespace, "uid": uid, "annotations": dict(annotations)}
                 note = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.kind, "metadata": metadata}
                 live = await self._api.apply(DEPLOYMENT, note, manager=DRAIN_MANAGER)
-                self._cache.put(DEPLOYMENT, live, _now())
+                self._answers.keep(DEPLOYMENT, live)
                 log.info("noted", extra={"object": name, "annotations": dict(annotations), "why": why})
             case DeletePod(namespace, name, uid, grace_s, why):
                 try:
@@ -72,9 +71,5 @@ class Executor:
                     live = await self._api.merge(POD, namespace, name, marked)
                 except Absent:
                     return
-                self._cache.put(POD, live, _now())
+                self._answers.keep(POD, live)
                 log.info("labelled", extra={"object": name, "labels": dict(labels), "why": why})
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,10 +1,10 @@
 """One cycle for one key: snapshot → plan → execute → status. What fails is said in status or tried again."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent, Conflict, Ending, Refused
@@ -40,6 +40,7 @@ class Reconciler:
 
     api: KubeApi
     cache: Cache
+    answers: Answers
     tenants: Tenants
     pools: Pools
     executor: Executor
@@ -69,7 +70,7 @@ class Reconciler:
             if ghost := self.cache.get(kind, namespace, name):
                 self.cache.drop(kind, ghost, for_good=True)
         else:
-            self.cache.put(kind, live, asyncio.get_running_loop().time())
+            self.answers.learn(kind, live)
         self.doubtful.discard(key)
 
     async def _tenant(self, key: WorkKey, namespace: str, name: str) -> float | None:
@@ -142,6 +143,6 @@ class Reconciler:
             if self.cache.uid(kind, raw["metadata"]["namespace"], raw["metadata"]["name"]) == raw["metadata"]["uid"]:
                 raise
             return
-        self.cache.put(kind, live, asyncio.get_running_loop().time())
+        self.answers.keep(kind, live, of_status=True)
         if report.event:
             await write_event(self.api, raw, report.event, snapshot.now)

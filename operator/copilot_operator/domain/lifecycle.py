@@ -25,7 +25,7 @@ from copilot_operator.domain.desired.common import is_outdated
 from copilot_operator.domain.desired.deployment import FLUSH_S, drain_timeout_s
 from copilot_operator.domain.drain import Cause, Ending, Intent, Why, intent_of
 from copilot_operator.domain.health import Restarts, unresponsive
-from copilot_operator.domain.live import has_no_pods, is_up
+from copilot_operator.domain.live import counts_pods, has_no_pods, is_up
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.snapshot import DrainPhase, DrainReading, Finding, Pod, TenantSnapshot
 from copilot_operator.domain.subset import first_difference
@@ -109,11 +109,13 @@ def next_move(snapshot: TenantSnapshot, wanted: Manifest) -> Move:
         if trouble and not suspended:
             return Move(Stage.STOPPED, hold, trouble=trouble)  # a pod without its Secret would only crash
         return Move(Stage.STOPPED if hold else Stage.STARTING, hold or "first start", _sized(wanted, not hold))
-    if snapshot.pods or not has_no_pods(live):
+    if snapshot.pods or counts_pods(live) or not (hold or has_no_pods(live)):
         return Move(Stage.STOPPING, hold or "waits for its pod to end", intent=intent_of(live), restarts=restarts)
     if not hold:
         return Move(Stage.STARTING, "starts", _sized(wanted, True), restarts=restarts)
-    if trouble or not (is_outdated(live, wanted) or first_difference(_sized(wanted, False), live)):
+    # A note of ours, too, is a change that the controller has yet to see: people are not told of it.
+    as_wanted = not (is_outdated(live, wanted) or first_difference(_sized(wanted, False), live))
+    if trouble or as_wanted or not has_no_pods(live):
         return Move(Stage.STOPPED, hold, restarts=restarts, trouble=None if suspended else trouble)
     return Move(Stage.STOPPED, hold, _sized(wanted, False), restarts=restarts)
 

@@ -15,10 +15,15 @@ def observed_status(deployment: Manifest) -> Manifest | None:
     return status if seen else None
 
 
+def counts_pods(deployment: Manifest) -> bool:
+    """Whether its controller counted any when it last looked; before Kubernetes 1.35 not those that end."""
+    status = deployment.get("status", {})
+    return bool(status.get("replicas") or status.get("terminatingReplicas"))
+
+
 def has_no_pods(deployment: Manifest) -> bool:
-    """Whether its controller says so; before Kubernetes 1.35 it does not count those that end."""
-    status = observed_status(deployment)
-    return status is not None and not status.get("replicas") and not status.get("terminatingReplicas")
+    """Whether its controller says so, and knows of the latest change."""
+    return observed_status(deployment) is not None and not counts_pods(deployment)
 
 
 def progress_reason(status: Manifest) -> str:

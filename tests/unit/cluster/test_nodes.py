@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from copilot_operator.app import Router
+from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent, Forbidden
@@ -202,11 +203,15 @@ async def test_a_snapshot_says_that_nodes_cannot_be_read() -> None:
     assert not (await gathered(Cache(), unreadable={NODE})).sees_nodes
 
 
+def nobody(kind: Kind, manifest: Manifest) -> None:
+    """Has to hear of it."""
+
+
 async def test_a_label_is_set_on_the_pod_that_was_meant_and_known_at_once() -> None:
     api, cache = Api(), Cache()
     cache.put(POD, a_pod(), 0.0)
     step = Label(NAMESPACE, "copilot-alice-5d4f-x", "uid-alice", {"copilot-operator.io/protected": "true"}, "it works")
-    await Executor(cast(KubeApi, api), cache, lambda: True).run((step,))
+    await Executor(cast(KubeApi, api), Answers(cache, nobody), lambda: True).run((step,))
     change = {"metadata": {"uid": "uid-alice", "labels": {"copilot-operator.io/protected": "true"}}}
     assert api.merged == [("copilot-alice-5d4f-x", change)]
     assert [pod.protected for pod in (await gathered(cache)).pods] == [True]
@@ -217,4 +222,4 @@ async def test_a_pod_that_has_gone_needs_no_label() -> None:
     api.gone = True
     step = Label(NAMESPACE, "copilot-alice-5d4f-x", "uid-alice", {"copilot-operator.io/protected": None}, "it is idle")
     async with asyncio.timeout(5):
-        await Executor(cast(KubeApi, api), Cache(), lambda: True).run((step,))
+        await Executor(cast(KubeApi, api), Answers(Cache(), nobody), lambda: True).run((step,))

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 
+from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.execute import Executor, NotLeading
@@ -24,12 +25,14 @@ class Seen:
 async def test_a_status_that_may_not_be_written_now_is_not_forgotten() -> None:
     api, cache = cast(KubeApi, None), Cache()
     nothing: Any = lambda *_: None  # noqa: E731
+    answers = Answers(cache, nothing)
     reconciler = Reconciler(
         api,
         cache,
+        answers,
         cast(Tenants, Seen()),
         nothing,
-        Executor(api, cache, lambda: False),
+        Executor(api, answers, lambda: False),
         lambda: False,
         nothing,
         nothing,

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from copilot_operator.app import Router
+from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.execute import Executor
@@ -124,7 +125,7 @@ def replace_version(manifest: Manifest, version: str) -> Manifest:
     return manifest | {"metadata": manifest["metadata"] | {"resourceVersion": version}}
 
 
-class Answers:
+class Api:
     """An API server that stores what it is given."""
 
     async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str = "") -> Manifest:
@@ -154,11 +155,12 @@ async def test_all_tenants_look_again_when_their_pool_turns_back(failing: dict[s
         raw=paused | {"status": CURRENT}, revisions=(OLD, NEW), members=frozenset("a"), servers=(server,),
         failing=failing, next_verdict_s=12.0,
     )  # fmt: skip
-    api, cache, told = cast(KubeApi, Answers()), Cache(), list[tuple[str, str]]()
+    api, cache, told = cast(KubeApi, Api()), Cache(), list[tuple[str, str]]()
     nothing: Any = lambda *_: None  # noqa: E731
+    answers = Answers(cache, nothing)
     reconciler = Reconciler(
-        api, cache, nothing, cast(Pools, Seen(snapshot)), Executor(api, cache, lambda: True), lambda: True, nothing,
-        nothing,
+        api, cache, answers, nothing, cast(Pools, Seen(snapshot)), Executor(api, answers, lambda: True), lambda: True,
+        nothing, nothing,
         lambda namespace, name: told.append((namespace, name)),
     )  # fmt: skip
     assert await reconciler((POOL, NAMESPACE, "saas")) == 12.0, "and the pool when the next verdict is due"

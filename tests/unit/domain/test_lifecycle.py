@@ -479,6 +479,17 @@ CASES = {
     "a suspended server stays down": Case(
         Stage.STOPPED, "spec.suspended is true", "", live(replicas=0), tenant=SUSPENDED
     ),
+    "nobody is told that a suspended server stops once more because of a note of ours": Case(
+        Stage.STOPPED, "spec.suspended is true", "", live(replicas=0, observedGeneration=2), tenant=SUSPENDED
+    ),
+    "and it takes a new template only when the controller has seen that it is to have no pod": Case(
+        Stage.STOPPED,
+        "spec.suspended is true",
+        "",
+        live(replicas=0, observedGeneration=2),
+        tenant=SUSPENDED,
+        pool=NEW_IMAGE,
+    ),
     "a suspended server takes a new template while it is down": Case(
         Stage.STOPPED, "spec.suspended is true", "apply 0", live(replicas=0), tenant=SUSPENDED, pool=NEW_IMAGE
     ),
