@@ -11,13 +11,14 @@ import aiohttp
 
 from copilot_operator.cluster.client import KubeApi, load_access
 from copilot_operator.domain.kinds import Kind
-from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.engine.limiter import Limiter
 from tests.scale.objects import NAMESPACE, Child
 
 AT_ONCE: Final = 32
 LONGEST_S: Final = 900.0  # a run that takes longer has failed
 OPEN_S: Final = 30.0
+INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 READ_BUFFER: Final = 4 << 20  # one line of a watch is one object
 
 Seen = Callable[[str, Manifest], None]  # type of the watch event, object
@@ -76,8 +77,10 @@ async def _watch(api: KubeApi, kind: Kind, namespace: str, seen: Seen, opened: a
     url = f"{access.configuration.host}{kind.path(namespace)}?{query}"
     options: dict[str, Any] = {"headers": headers, "ssl": access.ssl_context or False}
     options["timeout"] = aiohttp.ClientTimeout(total=2 * LONGEST_S)
+    known: dict[str, Manifest] = {}
     async with aiohttp.ClientSession(read_bufsize=READ_BUFFER) as session:
-        while True:
+        while True:  # the API server ends the watch of a client that was too busy to read
+            listed: set[str] = set()
             async with session.get(url, **options) as answer:
                 if answer.status == 429:  # "storage is (re)initializing": the CRD was established a moment ago
                     await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
@@ -86,9 +89,20 @@ async def _watch(api: KubeApi, kind: Kind, namespace: str, seen: Seen, opened: a
                 opened.set()
                 async for line in answer.content:
                     event = json.loads(line)
-                    if event["type"] != "BOOKMARK":
-                        seen(event["type"], event["object"])
-            raise RuntimeError(f"the watch of {kind} ended early")
+                    type_, manifest = event["type"], event["object"]
+                    if type_ == "ERROR":
+                        break
+                    if type_ != "BOOKMARK":
+                        uid = manifest["metadata"]["uid"]
+                        listed.add(uid)
+                        known[uid] = manifest
+                        if type_ == "DELETED":
+                            del known[uid]
+                        seen(type_, manifest)
+                    elif INITIAL_EVENTS_END in annotations_of(manifest):
+                        for uid in known.keys() - listed:
+                            seen("DELETED", known.pop(uid))
+            say(f"the watch of {kind} ended, and begins anew")
 
 
 class Countdown:
