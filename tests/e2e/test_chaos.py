@@ -153,12 +153,16 @@ def standby(place: Place, tmp_path: Path) -> Iterator[OperatorProcess]:
     second.stop()
 
 
-async def test_of_two_replicas_one_acts_and_the_other_takes_over(place: Place, standby: OperatorProcess) -> None:
+async def test_of_two_replicas_one_acts_and_the_other_takes_over(
+    place: Place, standby: OperatorProcess, provider: Any
+) -> None:
     def observes() -> bool:
         return fetched(place, f"http://127.0.0.1:{STANDBY_PORT}/readyz") == "ok"
 
     await place.until(observes, within_s=30, what="the second replica has seen everything")
     place.pool()
+    place.tenant("busy")
+    await place.until_ready("busy")
     names = [f"u{number}" for number in range(4)]
     for name in names:
         place.tenant(name, suspended=True)
@@ -168,6 +172,9 @@ async def test_of_two_replicas_one_acts_and_the_other_takes_over(place: Place, s
     assert not acted, "two replicas acted at once"
 
     versions = {name: _versions(place, name) for name in names}
+    turn = await place.in_a_turn(provider, "busy", "mid-drain", TAKEN_OVER_S + 5)
+    place.tenant("busy", suspended=True)
+    await place.until(lambda: _drains(place, "busy"), within_s=10, what="its agent drains", about="busy")
     place.operator.kill()
     killed_at = time.monotonic()
     place.tenant("orphan", suspended=True)  # asked for while nobody leads
@@ -177,14 +184,25 @@ async def test_of_two_replicas_one_acts_and_the_other_takes_over(place: Place, s
         what="the second replica leads",
     )
     taken_over_s = time.monotonic() - killed_at
+    assert _drains(place, "busy"), "the drain did not go on"
+    assert not turn.done(), "the turn was over: nothing was tested"
     await place.until_reason("orphan", "Suspended", within_s=10)
     place.tenant(names[0], suspended=True, server={"resources": {"limits": {"memory": "1Gi"}}})
     await place.until(lambda: _memory(place, names[0]) == "1Gi", within_s=10, what="the second replica acts")
     for kind in CHILDREN:
         live = sorted(child["metadata"]["name"] for child in place.kube.list(kind, place.namespace, TENANT_LABEL))
-        assert live == sorted(map(server_of, [*names, "orphan"])), kind
+        assert live == sorted(map(server_of, [*names, "busy", "orphan"])), kind
     assert {name: _versions(place, name) for name in names[1:]} == {name: versions[name] for name in names[1:]}
+    await turn
+    await place.until_reason("busy", "Suspended", within_s=30)
+    place.tenant("busy", suspended=False)
+    await place.until_ready("busy")
+    assert await place.say("busy", provider, "RECALL", resume=True) == ["notes: first mid-drain"]
     print(f"taken over within {taken_over_s:.1f} s")
+
+
+def _drains(place: Place, tenant: str) -> bool:
+    return bool((place.agent_state(tenant) or {}).get("draining"))
 
 
 def fetched(place: Place, url: str) -> str:

@@ -10,6 +10,8 @@ import pytest
 
 from copilot_operator.domain.kinds import DEPLOYMENT
 from copilot_operator.domain.naming import server_of
+from tests.cluster.layout import ROOT
+from tests.support.installation import install_api
 from tests.support.kube import NAMESPACE, Object
 from tests.support.node import agent_of
 from tests.support.place import Place
@@ -197,6 +199,27 @@ async def test_a_namespace_with_a_busy_server_goes_with_everything_in_it(place: 
     await place.until(
         lambda: place.kube.find(NAMESPACE, "", place.namespace) is None, within_s=420, what="the namespace is gone"
     )
+
+
+async def test_turns_finish_when_the_crds_are_uninstalled_under_us_and_the_operator_works_when_they_are_back(
+    place: Place, provider: Any
+) -> None:
+    place.pool()
+    place.tenant("sue")
+    await place.until_ready("sue")
+    turn = await place.in_a_turn(provider, "sue", a_word(), 8)
+    process = place.operator.process
+    place.kube.kubectl("delete", "--wait=false", "-k", str(ROOT / "crds"))
+    (answer,) = await turn
+    assert answer, "what the garbage collector takes, too, waits for its turns"
+    await place.until(lambda: not place.pods("sue"), within_s=60, what="the children are gone")
+    install_api(place.kube)
+    place.pool()
+    place.tenant("sue", suspended=True)
+    await place.until_reason("sue", "Suspended", within_s=60)
+    assert place.operator.process is process
+    assert process
+    assert process.poll() is None, "the operator ended"
 
 
 def drain_of(place: Place, tenant: str) -> Object:

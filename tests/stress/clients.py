@@ -36,7 +36,8 @@ class Client:
         """Send a message; returns once the server has it. Raises ServerError if it does not get there."""
         mark = f"{self.session}.{len(self.turns)}"
         prompt = f"SLEEP={lasts_s:.2f} ECHO=`{mark}`"
-        turn = Turn(self.session, mark, lasts_s, asyncio.get_running_loop().time())
+        behind = self.turns[-1] if self.turns else None
+        turn = Turn(self.session, mark, lasts_s, asyncio.get_running_loop().time(), behind=behind)
         self.turns.append(turn)
         try:
             await self._connection.call("session.send", {"sessionId": self.session, "prompt": prompt}, timeout_s=CALL_S)

@@ -6,7 +6,7 @@ drain has the session: what a client throws away itself is nobody's to save.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 from typing import Any, Final
@@ -24,6 +24,12 @@ class Turn:
     sent_at: float  # when the server had said that it has the message
     aborted_at: float | None = None  # when its client was told so
     answered: bool = False  # whether the answer is in the session after the stop
+    behind: "Turn | None" = field(default=None, repr=False)  # of the same session, which takes one after the other
+
+    @property
+    def ends_at(self) -> float:
+        """The earliest moment at which it can have ended."""
+        return max(self.sent_at, self.behind.ends_at if self.behind else self.sent_at) + self.lasts_s
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def _ran_into_deadline(turn: Turn, stop: Stop) -> bool:
     cut_at = min((at for at in (turn.aborted_at, stop.gone_at) if at is not None), default=None)
     if cut_at is None:
         return False
-    return min(turn.sent_at + turn.lasts_s, cut_at) >= stop.deadline_at - SLACK_S
+    return min(turn.ends_at, cut_at) >= stop.deadline_at - SLACK_S
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Server:
     @property
     def turns_end_at(self) -> float:
         """If they are let."""
-        return max((turn.sent_at + turn.lasts_s for client in self.clients for turn in client.turns), default=0.0)
+        return max((turn.ends_at for client in self.clients for turn in client.turns), default=0.0)
 
 
 class Stuck(Exception):

@@ -1,5 +1,7 @@
 """The judge of the stress test: it excuses nothing that the promise covers."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +53,14 @@ def test_a_turn_that_is_cut_before_its_deadline_is_lost_however_long_it_would_ha
 
 def test_a_turn_that_had_the_time_to_end_and_has_no_answer_is_lost() -> None:
     assert verdict(turn_of(3), Stop(1, 21, 2, gone_at=22)) is Verdict.LOST
+
+
+def test_a_message_that_waits_for_the_turn_before_it_may_run_into_the_deadline() -> None:
+    first = turn_of(19)
+    stop = Stop(asked_at=1, deadline_at=21, cordoned_at=2, gone_at=22)
+    assert verdict(replace(turn_of(4, aborted_at=21), behind=first), stop) is Verdict.ABORTED_AT_DEADLINE
+    assert verdict(replace(turn_of(4, aborted_at=21), behind=turn_of(10)), stop) is Verdict.LOST, "it had the time"
+    assert verdict(replace(turn_of(4, aborted_at=5), behind=first), stop) is Verdict.LOST, "it was cut before"
 
 
 def test_who_may_wait_for_ever_has_no_deadline_to_be_cut_at() -> None:
