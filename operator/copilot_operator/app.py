@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 
 import kopf
@@ -146,8 +147,17 @@ def pool_named(tenant: Manifest) -> str:
     return str(((tenant.get("spec") or {}).get("poolRef") or {}).get("name", ""))
 
 
+class KindGone(Exception):
+    """The API server does not know a kind any more that is watched."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a watched kind is gone: were the CRDs uninstalled? Apply crds/; the next start waits for it"
+        )
+
+
 class Operator:
-    """One replica. ``run`` returns when told to stop, and raises LeaseLost when it must stop."""
+    """One replica. ``run`` returns when told to stop, and raises LeaseLost or KindGone when it must stop."""
 
     def __init__(self, own: OperatorSettings, api: KubeApi, metrics: Metrics) -> None:
         self.own, self.api, self.metrics = own, api, metrics
@@ -207,7 +217,12 @@ class Operator:
             clusterwide=True, standalone=True, stop_flag=unwatch, identity=Identity(self.own.identity),
         )  # fmt: skip
         stop_on_signals(stop)  # kopf has just taken them for itself, and would end before the Lease is released
-        await kopf.run_tasks(tasks, ignored=others)
+        try:
+            await kopf.run_tasks(tasks, ignored=others)
+        except Exception as error:
+            if getattr(error, "status", None) == HTTPStatus.NOT_FOUND:  # kopf's own class for it is private
+                raise KindGone from error
+            raise
 
     async def _first_resync(self, stop: asyncio.Event) -> None:
         """Nothing is decided before everything was seen. Waits for the CRDs and for the API server."""
@@ -349,7 +364,7 @@ async def run(own: OperatorSettings) -> int:
         stop_on_signals(stop)
         try:
             await operator.run(stop)
-        except LeaseLost as error:
+        except (LeaseLost, KindGone) as error:
             log.error("stops acting", extra={"error": str(error)})
             return 1
         finally:
@@ -358,7 +373,7 @@ async def run(own: OperatorSettings) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 0 when told to stop, 1 when the lease was lost, 2 for wrong settings."""
+    """Exit code 0 when told to stop, 1 when the lease was lost or the CRDs are gone, 2 for wrong settings."""
     if argv:
         print(f"copilot-operator run takes no arguments, found: {' '.join(argv)}", file=sys.stderr)
         return 2

@@ -201,25 +201,26 @@ async def test_a_namespace_with_a_busy_server_goes_with_everything_in_it(place: 
     )
 
 
-async def test_turns_finish_when_the_crds_are_uninstalled_under_us_and_the_operator_works_when_they_are_back(
+async def test_turns_finish_when_the_crds_are_uninstalled_under_us_and_all_works_when_they_are_back(
     place: Place, provider: Any
 ) -> None:
     place.pool()
     place.tenant("sue")
     await place.until_ready("sue")
-    turn = await place.in_a_turn(provider, "sue", a_word(), 8)
-    process = place.operator.process
-    place.kube.kubectl("delete", "--wait=false", "-k", str(ROOT / "crds"))
+    turn = await place.in_a_turn(provider, "sue", a_word(), 15)
+    place.kube.kubectl("delete", "-k", str(ROOT / "crds"))
+    assert not turn.done(), "the turn was over: nothing was tested"
     (answer,) = await turn
     assert answer, "what the garbage collector takes, too, waits for its turns"
     await place.until(lambda: not place.pods("sue"), within_s=60, what="the children are gone")
+    await place.until(place.operator.has_ended, within_s=60, what="the operator ends")
+    assert "were the CRDs uninstalled?" in place.operator.said()
+    place.operator.start(wait=False)  # as kubelet does
+    await place.until(lambda: "the CRDs are missing" in place.operator.said(), within_s=20, what="it waits for them")
     install_api(place.kube)
     place.pool()
     place.tenant("sue", suspended=True)
     await place.until_reason("sue", "Suspended", within_s=60)
-    assert place.operator.process is process
-    assert process
-    assert process.poll() is None, "the operator ended"
 
 
 def drain_of(place: Place, tenant: str) -> Object:

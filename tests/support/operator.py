@@ -63,6 +63,12 @@ class OperatorProcess:
         """As Kubernetes ends it."""
         self._end(signal.SIGTERM)
 
+    def has_ended(self) -> bool:
+        """By itself; it can be started again then."""
+        if self.process is not None and self.process.poll() is not None:
+            self.process = None
+        return self.process is None
+
     def restart(self) -> None:
         """Kill it and start it again."""
         self.kill()
@@ -70,9 +76,7 @@ class OperatorProcess:
 
     def ensure(self) -> None:
         """Have it running, whatever the test before did."""
-        if self.process is not None and self.process.poll() is not None:
-            self.process = None
-        if self.process is None:
+        if self.has_ended():
             self.start()
 
     def entries(self, since: int = 0) -> list[dict[str, Any]]:
