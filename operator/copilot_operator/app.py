@@ -151,9 +151,7 @@ class KindGone(Exception):
     """The API server does not know a kind any more that is watched."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "a watched kind is gone: were the CRDs uninstalled? Apply crds/; the next start waits for it"
-        )
+        super().__init__("a watched kind is gone: were the CRDs uninstalled? Apply crds/; the next start waits for it")
 
 
 class Operator:

@@ -85,7 +85,7 @@ class Kubelet:
             volume = self._volumes.setdefault(claim, {})
             pod.server = self.stand_in.run(pod.address, volume)
             pod.agent = SimulatedAgent(
-                pod.server, pod.address, CLI_PORT, drains=self._drains, deadline_s=pod.drain_deadline_s
+                pod.server, pod.address, CLI_PORT, pod=pod.name, drains=self._drains, deadline_s=pod.drain_deadline_s
             )
             await pod.agent.start(AGENT_PORT)
             await pod.told_to_end.wait()

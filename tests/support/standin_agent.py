@@ -28,12 +28,19 @@ class SimulatedAgent:
     """One agent; ``deadline_s`` is that of preStop. ``drains`` False: it says at once that it has, and does nothing."""
 
     def __init__(
-        self, server: Server, host: str, cli_port: int, *, drains: bool = True, deadline_s: float = DRAIN_DEADLINE_S
+        self,
+        server: Server,
+        host: str,
+        cli_port: int,
+        *,
+        pod: str = "",
+        drains: bool = True,
+        deadline_s: float = DRAIN_DEADLINE_S,
     ) -> None:
         self.told_to_drain_at: dict[int, float] = {}  # by the number of its server's start
         settings = Settings(
             token=server.token, cli_host=host, cli_port=cli_port, host=host, port=0, data=Path("/"),
-            drain_deadline_s=deadline_s, probe_timeout_s=3,
+            drain_deadline_s=deadline_s, probe_timeout_s=3, pod=pod,
         )  # fmt: skip
         self._server, self._host, self._drains = server, host, drains
         self._agent = Agent(settings)

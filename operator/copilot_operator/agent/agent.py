@@ -53,11 +53,11 @@ class Agent:
             "/agentz": self._agentz,
             "/livez": self._livez,
             "/readyz": self._readyz,
-            "/state": self._state,
+            "/state": self._if_meant(self._state),
             "/metrics": self._metrics,
-            "/drain": self._drain,
-            "/drain/cancel": self._cancel,
-            "/restart": self._restart,
+            "/drain": self._if_meant(self._drain),
+            "/drain/cancel": self._if_meant(self._cancel),
+            "/restart": self._if_meant(self._restart),
         }
 
     async def run(self) -> None:
@@ -72,6 +72,16 @@ class Agent:
     async def finish_drain(self) -> None:
         """Return when no drain is under way, and nothing is kept."""
         await self._orders.finish()
+
+    def _if_meant(self, handler: Handler) -> Handler:
+        """Refuse what was meant for another pod: our address may have been its own a moment ago (RFC 9110, 15.5.20)."""
+
+        async def checked(query: Mapping[str, str]) -> Response:
+            if query.get("pod", self._settings.pod) != self._settings.pod:
+                return Response(421, f"this is pod {self._settings.pod}\n")
+            return await handler(query)
+
+        return checked
 
     def _look(self) -> Look:
         return Look(self._observer, self._answers_ping)

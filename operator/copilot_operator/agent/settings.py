@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import gethostname
 
 
 class SettingsError(Exception):
@@ -21,6 +22,7 @@ class Settings:
     data: Path
     drain_deadline_s: float
     probe_timeout_s: float
+    pod: str  # its name
     deep_probe_every_s: float = 600.0
 
     @classmethod
@@ -35,6 +37,7 @@ class Settings:
             drain_deadline_s=_number(environ, "COPILOT_AGENT_DRAIN_DEADLINE_S", 540),
             # below the timeout of kubelet's probes, so that kubelet hears the reason instead of nothing
             probe_timeout_s=_number(environ, "COPILOT_AGENT_PROBE_TIMEOUT_S", 3),
+            pod=environ.get("HOSTNAME") or gethostname(),  # kubelet sets both, pods have names that fit
             deep_probe_every_s=_number(environ, "COPILOT_AGENT_DEEP_PROBE_EVERY_S", 600),
         )
 

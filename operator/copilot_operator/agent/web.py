@@ -22,6 +22,7 @@ _REASONS: Final = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     409: "Conflict",
+    421: "Misdirected Request",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",

@@ -4,6 +4,7 @@ What an agent says is not trusted to have any shape: a missing or strange field 
 
 AgentError
 ├── AgentUnreachable   nobody listens there, the network says no, or the connection broke
+│   └── AgentElsewhere     another pod has the address by now
 ├── AgentSilent        no whole answer within the time given
 ├── AgentOutdated      an agent older than the page
 └── AgentFaulty        an answer that is none of ours
@@ -16,7 +17,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from copilot_operator.domain.desired.service import AGENT_PORT
 from copilot_operator.domain.snapshot import DrainPhase, ServerState
@@ -41,6 +42,10 @@ class AgentUnreachable(AgentError):
     """No connection, or one that broke before the answer was whole."""
 
 
+class AgentElsewhere(AgentUnreachable):
+    """Another pod has the address by now (HTTP 421): addresses are given to new pods as soon as one is gone."""
+
+
 class AgentSilent(AgentError):
     """No whole answer in time."""
 
@@ -51,6 +56,13 @@ class AgentOutdated(AgentError):
 
 class AgentFaulty(AgentError):
     """The answer is not HTTP, not JSON, too long, or not what this page answers."""
+
+
+class AgentAddress(NamedTuple):
+    """Where an agent listens, and the name of its pod: an agent of another pod says that it is not meant."""
+
+    host: str
+    pod: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +87,40 @@ class AgentClient:
     def __init__(self, port: int = AGENT_PORT) -> None:
         self._port = port
 
-    async def state(self, host: str) -> dict[str, Any]:
+    async def state(self, at: AgentAddress) -> dict[str, Any]:
         """The document of ``/state``."""
-        return document_of(await self._get(host, "/state", STATE_TIMEOUT_S), "/state")
+        return document_of(await self._get(at, "/state", STATE_TIMEOUT_S), "/state")
 
-    async def drain(self, host: str, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
+    async def drain(self, at: AgentAddress, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
         """Start or join the drain, set its deadline, and hear of the next change within ``wait_s`` seconds (0..30)."""
         deadline_s = min(max(deadline_s, 0.0), MAX_DEADLINE_S)
         page = f"/drain?deadline_s={deadline_s:.1f}&on_timeout={on_timeout}&wait_s={wait_s:g}"
-        return progress_of(document_of(await self._get(host, page, wait_s + DRAIN_TIMEOUT_S), "/drain"))
+        return progress_of(document_of(await self._get(at, page, wait_s + DRAIN_TIMEOUT_S), "/drain"))
 
-    async def cancel(self, host: str) -> bool:
+    async def cancel(self, at: AgentAddress) -> bool:
         """Serve again. False: the sessions are just being closed, ask again later."""
-        return await self._asked(host, "/drain/cancel", CANCEL_TIMEOUT_S)
+        return await self._asked(at, "/drain/cancel", CANCEL_TIMEOUT_S)
 
-    async def restart(self, host: str) -> bool:
+    async def restart(self, at: AgentAddress) -> bool:
         """End the CLI process, kubelet starts another. False: something is loaded or busy."""
-        return await self._asked(host, "/restart", RESTART_TIMEOUT_S)
+        return await self._asked(at, "/restart", RESTART_TIMEOUT_S)
 
-    async def _asked(self, host: str, page: str, timeout_s: float) -> bool:
+    async def _asked(self, at: AgentAddress, page: str, timeout_s: float) -> bool:
         """200: done; 409: not now."""
-        answer = await self._get(host, page, timeout_s)
+        answer = await self._get(at, page, timeout_s)
         if answer.status == 409:
             return False
         document_of(answer, page)
         return True
 
-    async def _get(self, host: str, page: str, timeout_s: float) -> "Answer":
-        name = f"[{host}]" if ":" in host else host
+    async def _get(self, at: AgentAddress, page: str, timeout_s: float) -> "Answer":
+        name = f"[{at.host}]" if ":" in at.host else at.host
+        page += f"{'&' if '?' in page else '?'}pod={at.pod}"
         request = f"GET {page} HTTP/1.1\r\nHost: {name}:{self._port}\r\nConnection: close\r\n\r\n".encode("ascii")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                transport, exchange = await loop.create_connection(lambda: _Exchange(request), host, self._port)
+                transport, exchange = await loop.create_connection(lambda: _Exchange(request), at.host, self._port)
                 try:
                     return await exchange.answer
                 finally:
@@ -202,6 +215,8 @@ def document_of(answer: Answer, page: str) -> dict[str, Any]:
     """The JSON object in an answer. Raises AgentOutdated for an unknown page, else AgentFaulty."""
     if answer.status == 404:
         raise AgentOutdated(f"the agent is too old for {page}")
+    if answer.status == 421:
+        raise AgentElsewhere("another pod has its address by now")
     if answer.status != 200:
         said = text_of(answer.body.decode("utf-8", "replace"))
         raise AgentFaulty(f"the agent answered {page} with {answer.status}: {said}")

@@ -14,7 +14,7 @@ from typing import Final
 
 from copilot_operator.domain.snapshot import DrainPhase, DrainReading
 from copilot_operator.servers import Key
-from copilot_operator.servers.agents import AgentClient, AgentError, OnTimeout, Progress
+from copilot_operator.servers.agents import AgentAddress, AgentClient, AgentError, OnTimeout, Progress
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ MOST_AT_ONCE: Final = 1000  # long-polls; if more servers are drained at a time 
 
 @dataclass(frozen=True)
 class _Order:
-    """What the agent of pod ``pod_uid`` at ``host`` is told. ``deadline`` None: no drain was ordered of it."""
+    """What the agent of pod ``pod_uid`` is told. ``deadline`` None: no drain was ordered of it."""
 
     pod_uid: str
-    host: str
+    at: AgentAddress
     deadline: datetime | None = None
     on_timeout: OnTimeout = "Abort"
 
@@ -72,26 +72,26 @@ class Drains:
 
     # What is ordered: the last order counts, and the same one again changes nothing
 
-    def order(self, key: Key, pod_uid: str, host: str, deadline: datetime, on_timeout: OnTimeout) -> None:
+    def order(self, key: Key, pod_uid: str, at: AgentAddress, deadline: datetime, on_timeout: OnTimeout) -> None:
         """Have the server drained; another ``deadline`` (aware), ``on_timeout`` or pod is passed on to its agent."""
-        self._begin(key, "drain", _Order(pod_uid, host, deadline, on_timeout), self._drain)
+        self._begin(key, "drain", _Order(pod_uid, at, deadline, on_timeout), self._drain)
 
-    def cancel(self, key: Key, pod_uid: str = "", host: str = "") -> None:
+    def cancel(self, key: Key, pod_uid: str = "", at: AgentAddress | None = None) -> None:
         """Have the server serve again; its agent is told until it has, for 5 minutes.
 
-        ``pod_uid`` and ``host`` are needed for a drain that was not ordered here, but before a restart of the operator.
+        ``pod_uid`` and ``at`` are needed for a drain that was not ordered here, but before a restart of the operator.
         """
         before = self._works.get(key)
-        if not host and before:
-            pod_uid, host = before.order.pod_uid, before.order.host
-        if host:
-            self._begin(key, "cancel", _Order(pod_uid, host), self._cancel)
+        if at is None and before:
+            pod_uid, at = before.order.pod_uid, before.order.at
+        if at:
+            self._begin(key, "cancel", _Order(pod_uid, at), self._cancel)
 
-    def restart(self, key: Key, pod_uid: str, host: str) -> None:
+    def restart(self, key: Key, pod_uid: str, at: AgentAddress) -> None:
         """Have the CLI process end in place, and the drain with it. If something is loaded again the drain goes on."""
         before = self._works.get(key)
         drained = before.order if before and before.order.pod_uid == pod_uid else None
-        order = replace(drained, host=host) if drained else _Order(pod_uid, host)
+        order = replace(drained, at=at) if drained else _Order(pod_uid, at)
         self._begin(key, "restart", order, self._restart)
 
     def forget(self, key: Key) -> None:
@@ -150,7 +150,7 @@ class Drains:
             try:
                 async with self._room:
                     left_s = (order.deadline - self._clock()).total_seconds()
-                    progress = await self._client.drain(order.host, left_s, order.on_timeout, wait_s)
+                    progress = await self._client.drain(order.at, left_s, order.on_timeout, wait_s)
                 work.reading, wait_s = _reading(order.pod_uid, progress), WAIT_S
             except AgentError as error:
                 work.reading, wait_s = replace(before, unanswered=str(error)), 0.0
@@ -168,7 +168,7 @@ class Drains:
         ends_at = clock() + CANCEL_FOR_S
         while clock() < ends_at:
             try:
-                if await self._client.cancel(work.order.host):
+                if await self._client.cancel(work.order.at):
                     self._ended(key, renewed=True)
                     return
             except AgentError as error:
@@ -182,7 +182,7 @@ class Drains:
     async def _restart(self, key: Key, work: _Work) -> None:
         while True:
             try:
-                if await self._client.restart(work.order.host):
+                if await self._client.restart(work.order.at):
                     self._ended(key, renewed=True)
                     return
                 break

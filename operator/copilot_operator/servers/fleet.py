@@ -12,7 +12,7 @@ from copilot_operator.domain.lifecycle import Move, Order
 from copilot_operator.domain.naming import server_of
 from copilot_operator.domain.snapshot import DrainReading, Health, Pod, PoolView, Reading, ServerState, TenantSnapshot
 from copilot_operator.servers import Key
-from copilot_operator.servers.agents import AgentClient
+from copilot_operator.servers.agents import AgentAddress, AgentClient
 from copilot_operator.servers.drains import Drains
 from copilot_operator.servers.inventory import Inventory, Limits
 from copilot_operator.servers.pinger import Pinger, Target
@@ -62,20 +62,21 @@ class Fleet:
                 duration_s(health.timeout), health.failure_threshold,
             ),
         )  # fmt: skip
-        self.inventory.watch(key, pod.uid, pod.ip, limits(snapshot.pool))
+        at = AgentAddress(pod.ip, pod.name)
+        self.inventory.watch(key, pod.uid, at, limits(snapshot.pool))
         if snapshot.reading.health == Health.UNHEALTHY:
             self.inventory.hasten(key)  # whether its agent gets an answer decides what is done
         if move and move.order:
-            self._order(key, pod, pod.ip, move.order, move.intent, snapshot.pool)
+            self._order(key, pod, at, move.order, move.intent, snapshot.pool)
 
-    def _order(self, key: Key, pod: Pod, host: str, order: Order, intent: Intent | None, pool: PoolView) -> None:
+    def _order(self, key: Key, pod: Pod, at: AgentAddress, order: Order, intent: Intent | None, pool: PoolView) -> None:
         match order:
             case Order.DRAIN if intent:
-                self.drains.order(key, pod.uid, host, intent.deadline, pool.spec.drain.on_timeout)
+                self.drains.order(key, pod.uid, at, intent.deadline, pool.spec.drain.on_timeout)
             case Order.CANCEL:
-                self.drains.cancel(key, pod.uid, host)
+                self.drains.cancel(key, pod.uid, at)
             case Order.RESTART:
-                self.drains.restart(key, pod.uid, host)
+                self.drains.restart(key, pod.uid, at)
 
     def _leave(self, key: Key) -> None:
         if self._tenant_of.pop(key, None):

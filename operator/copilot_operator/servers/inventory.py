@@ -12,7 +12,7 @@ from copilot_operator.domain.nodes import just_worked
 from copilot_operator.domain.snapshot import ServerState
 from copilot_operator.engine.agenda import Agenda
 from copilot_operator.servers import Key
-from copilot_operator.servers.agents import AgentClient, AgentError, state_of
+from copilot_operator.servers.agents import AgentAddress, AgentClient, AgentError, state_of
 
 EVERY_S: Final = 20.0
 SOON_S: Final = 3.0  # after a failure, and while something is wrong with a server
@@ -39,7 +39,7 @@ NO_LIMITS: Final = Limits()
 class _Entry:
     key: Key
     pod_uid: str
-    host: str
+    at: AgentAddress
     limits: Limits
     hasty_until: float = 0.0  # of the event loop's clock
     failures: int = 0  # in a row
@@ -59,15 +59,15 @@ class Inventory:
         self._entries: dict[Key, _Entry] = {}
         self._agenda: Agenda[_Entry] = Agenda(self._ask, MOST_AT_ONCE)
 
-    def watch(self, key: Key, pod_uid: str, host: str | None, limits: Limits = NO_LIMITS) -> None:
-        """Ask this pod from now on, at once if it is new; ``host`` None: no longer."""
+    def watch(self, key: Key, pod_uid: str, at: AgentAddress | None, limits: Limits = NO_LIMITS) -> None:
+        """Ask this pod from now on, at once if it is new; ``at`` None: no longer."""
         entry = self._entries.get(key)
-        if host is None:
+        if at is None:
             self._drop(key)
         elif entry is None or entry.pod_uid != pod_uid:
-            self._enter(_Entry(key, pod_uid, host, limits))
+            self._enter(_Entry(key, pod_uid, at, limits))
         else:
-            entry.host, entry.limits = host, limits
+            entry.at, entry.limits = at, limits
 
     def hasten(self, key: Key) -> None:
         """Ask at once, and every 3 s for the next minute: something is wrong with the server."""
@@ -82,7 +82,7 @@ class Inventory:
         """What is known is of the past, of another CLI process perhaps. Ask anew; an answer under way is not used."""
         if entry := self._entries.get(key):
             hasty_until = asyncio.get_running_loop().time() + HASTE_FOR_S
-            self._enter(_Entry(key, entry.pod_uid, entry.host, entry.limits, hasty_until))
+            self._enter(_Entry(key, entry.pod_uid, entry.at, entry.limits, hasty_until))
 
     def state(self, namespace: str, server: str) -> ServerState | None:
         """None: nothing is known, or the agent did not answer the last three times."""
@@ -119,7 +119,7 @@ class Inventory:
         """Ask one agent, and say in how many seconds again."""
         state: ServerState | None = None
         try:
-            state = state_of(await self._client.state(entry.host), entry.pod_uid, self._clock())
+            state = state_of(await self._client.state(entry.at), entry.pod_uid, self._clock())
         except AgentError:
             entry.failures += 1
         else:

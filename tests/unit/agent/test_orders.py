@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -244,3 +245,17 @@ async def test_a_cli_that_goes_on_or_does_not_answer_was_not_restarted(cli: Stan
     cli.server.fault = Fault.HANG
     status, body = await agent.get("/restart")
     assert (status, json.loads(body)["restarted"]) == (503, False)
+
+
+@pytest.mark.parametrize("page", ["/state", "/drain", "/drain/cancel", "/restart"])
+async def test_what_is_meant_for_the_pod_that_had_our_address_before_is_refused(
+    cli: StandIn, agent: RunningAgent, page: str
+) -> None:
+    working = await begin(cli, "s", "SLEEP=60")
+    await eventually(lambda: sessions_are(agent, 1, 1, 0), within_s=SOON_S, what="the turn is counted")
+    status, body = await agent.get(f"{page}?deadline_s=0&on_timeout=Abort&wait_s=0&pod=copilot-bob-1")
+    assert (status, body) == (421, f"this is pod {gethostname()}\n")
+    state = await agent.state()
+    assert (state["draining"], state["sessions"]["busy"]) == (None, 1)
+    assert (await agent.get(f"/state?pod={gethostname()}"))[0] == 200
+    await working.close()

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from copilot_operator.domain.snapshot import DrainPhase, ServerState
 from copilot_operator.servers import agents as module
 from copilot_operator.servers.agents import (
+    AgentAddress,
     AgentClient,
+    AgentElsewhere,
     AgentError,
     AgentFaulty,
     AgentOutdated,
@@ -35,7 +37,7 @@ from tests.support.eventually import eventually
 from tests.unit.servers.pages import Handler, http, ok, pages
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
-HERE = "127.0.0.1"
+HERE = AgentAddress("127.0.0.1", "pod-1")
 
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -270,10 +272,11 @@ async def test_every_page_is_asked_for_with_its_parameters() -> None:
             await client.drain(HERE, deadline_s, "Abort", 0)
     drained = [query for _, path, query in served.asked if path == "/drain"]
     assert drained == [
-        {"deadline_s": "12.3", "on_timeout": "Wait", "wait_s": "5"},
-        {"deadline_s": "0.0", "on_timeout": "Abort", "wait_s": "0"},
-        {"deadline_s": "86400.0", "on_timeout": "Abort", "wait_s": "0"},
+        {"deadline_s": "12.3", "on_timeout": "Wait", "wait_s": "5", "pod": "pod-1"},
+        {"deadline_s": "0.0", "on_timeout": "Abort", "wait_s": "0", "pod": "pod-1"},
+        {"deadline_s": "86400.0", "on_timeout": "Abort", "wait_s": "0", "pod": "pod-1"},
     ]
+    assert all(query["pod"] == "pod-1" for _, _, query in served.asked)
     assert set(served.paths()) == {"/state", "/drain", "/drain/cancel", "/restart"}
 
 
@@ -289,6 +292,7 @@ async def test_not_now_is_an_answer_to_cancel_and_restart() -> None:
     ("answer", "error"),
     [
         (http(404, "no such page\n"), AgentOutdated),
+        (http(421, "this is pod copilot-bob-1\n"), AgentElsewhere),
         (http(500, "internal error, see the agent's log\n"), AgentFaulty),
         (http(200, "never mind"), AgentFaulty),
         (http(200, "x" * module.MAX_ANSWER_BYTES), AgentFaulty),
@@ -324,7 +328,7 @@ async def test_an_agent_that_hangs_is_given_up_and_its_connection_with_it(monkey
         gone.release()
         writer.close()
 
-    server = await asyncio.start_server(hang, HERE, 0)
+    server = await asyncio.start_server(hang, HERE.host, 0)
     client = AgentClient(server.sockets[0].getsockname()[1])
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: client.state(HERE),

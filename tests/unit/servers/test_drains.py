@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import looptime
@@ -18,6 +19,7 @@ from copilot_operator.domain.snapshot import DrainPhase, DrainReading
 from copilot_operator.rpc.client import Connection
 from copilot_operator.servers import Key
 from copilot_operator.servers.agents import (
+    AgentAddress,
     AgentClient,
     AgentError,
     AgentSilent,
@@ -32,6 +34,7 @@ from tests.support.eventually import eventually
 from tests.support.standin import StandIn, standin
 
 ALICE, HOST = ("apps", "copilot-alice"), "10.0.0.1"
+AT, REAL = AgentAddress(HOST, "pod-1"), AgentAddress("127.0.0.1", gethostname())
 EPOCH = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 BUSY = Progress(DrainPhase.QUIESCING, busy=2, waiting=1, loaded=3)
 DONE = Progress(DrainPhase.DONE, busy=0, waiting=0, loaded=0)
@@ -83,7 +86,8 @@ class Agents(AgentClient):
         self.fault.clear()
         self.hung.clear()
 
-    async def drain(self, host: str, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
+    async def drain(self, at: AgentAddress, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
+        host = at.host
         async with self._request(Request(now(), "drain", host, deadline_s, on_timeout, wait_s), wait_s + 5):
             ends_at = now() + wait_s
             with suppress(TimeoutError):
@@ -95,12 +99,12 @@ class Agents(AgentClient):
             self.told[host] = self.progress.get(host, BUSY)
             return self.told[host]
 
-    async def cancel(self, host: str) -> bool:
-        async with self._request(Request(now(), "cancel", host), 5):
+    async def cancel(self, at: AgentAddress) -> bool:
+        async with self._request(Request(now(), "cancel", at.host), 5):
             return self.yes
 
-    async def restart(self, host: str) -> bool:
-        async with self._request(Request(now(), "restart", host), 15):
+    async def restart(self, at: AgentAddress) -> bool:
+        async with self._request(Request(now(), "restart", at.host), 15):
             return self.yes
 
     @asynccontextmanager
@@ -131,7 +135,7 @@ class Bed:
     news: list[tuple[float, str]]
 
     def order(self, second: float = 600, *, pod: str = "pod-1", host: str = HOST, then: OnTimeout = "Abort") -> None:
-        self.drains.order(ALICE, pod, host, at(second), then)
+        self.drains.order(ALICE, pod, AgentAddress(host, pod), at(second), then)
 
     @property
     def reading(self) -> DrainReading | None:
@@ -266,16 +270,16 @@ async def test_after_a_failure_the_agent_is_asked_where_the_drain_stands_and_not
 @pytest.mark.parametrize(("restless", "most"), [("nothing new", 62), ("always new", 620), ("done", 32), ("well", 14)])
 async def test_a_drain_costs_few_requests_whatever_its_agent_does(restless: str, most: int) -> None:
     class Restless(Agents):
-        async def drain(self, host: str, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
+        async def drain(self, at: AgentAddress, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
             if restless in ("nothing new", "always new"):
-                self.requests.append(Request(now(), "drain", host))
+                self.requests.append(Request(now(), "drain", at.host))
                 return replace(BUSY, busy=len(self.requests) if restless == "always new" else 1)
-            self.progress[host] = DONE if restless == "done" else BUSY
-            return await super().drain(host, deadline_s, on_timeout, wait_s)
+            self.progress[at.host] = DONE if restless == "done" else BUSY
+            return await super().drain(at, deadline_s, on_timeout, wait_s)
 
     agents = Restless()
     drains = Drains(agents, lambda key: None, clock=clock)
-    drains.order(ALICE, "pod-1", HOST, at(600), "Abort")
+    drains.order(ALICE, "pod-1", AT, at(600), "Abort")
     await asyncio.sleep(60)
     assert 10 <= len(agents.requests) <= most
     drains.forget(ALICE)
@@ -286,7 +290,7 @@ async def test_hung_agents_hold_up_nobody() -> None:
     async with bed() as b:
         b.agents.hung = {f"10.1.0.{number}" for number in range(500)}
         for host in b.agents.hung:
-            b.drains.order(("apps", host), "pod", host, at(600), "Abort")
+            b.drains.order(("apps", host), "pod", AgentAddress(host, "pod"), at(600), "Abort")
         b.order()
         await asyncio.sleep(30)
         b.agents.set(HOST, DONE)
@@ -333,7 +337,7 @@ async def test_a_drain_is_cancelled_once_and_then_nothing_is_known_any_more() ->
         b.news.clear()
         for _ in range(3):
             b.drains.cancel(ALICE)
-            b.drains.cancel(ALICE, "pod-1", HOST)
+            b.drains.cancel(ALICE, "pod-1", AT)
         assert b.reading is None
         await asyncio.sleep(60)
         assert b.news == [(7.25, "renewed"), (7.25, "changed")]
@@ -347,7 +351,7 @@ async def test_a_drain_of_a_former_life_is_cancelled_where_it_is_said_to_be() ->
         b.drains.cancel(ALICE)
         await asyncio.sleep(1)
         assert not b.agents.requests
-        b.drains.cancel(ALICE, "pod-1", HOST)
+        b.drains.cancel(ALICE, "pod-1", AT)
         await asyncio.sleep(1)
         assert b.agents.of("cancel") == [1.0]
 
@@ -373,7 +377,7 @@ async def test_a_cancel_is_tried_until_the_agent_has_heard_it_and_closed_what_it
 async def test_a_cancel_is_given_up_in_the_end_and_the_decision_asked_for_anew() -> None:
     async with bed() as b:
         b.agents.yes = False
-        b.drains.cancel(ALICE, "pod-1", HOST)
+        b.drains.cancel(ALICE, "pod-1", AT)
         await asyncio.sleep(2 * CANCEL_FOR_S)
         assert [what for _, what in b.news] == ["changed"]
         assert CANCEL_FOR_S <= b.news[0][0] <= CANCEL_FOR_S + 2
@@ -406,7 +410,7 @@ async def test_a_restart_ends_the_drain_and_tells_before_that_what_is_of_the_pas
         b.news.clear()
         b.agents.takes_s = 3.0
         for _ in range(3):
-            b.drains.restart(ALICE, "pod-1", HOST)
+            b.drains.restart(ALICE, "pod-1", AT)
         assert b.reading == DrainReading("pod-1", DrainPhase.DONE, 0, 0)
         await asyncio.sleep(60)
         assert b.news == [(10, "renewed"), (10, "changed")]
@@ -423,14 +427,14 @@ async def test_a_restart_that_finds_something_loaded_lets_the_drain_go_on() -> N
         await asyncio.sleep(7)
         b.agents.yes = False
         b.agents.set(HOST, BUSY)
-        b.drains.restart(ALICE, "pod-1", HOST)
+        b.drains.restart(ALICE, "pod-1", AT)
         await asyncio.sleep(1)
         assert b.reading == DrainReading("pod-1", DrainPhase.QUIESCING, 2, 1)
         b.order()  # as before: nothing new
         b.agents.yes = True
         b.agents.set(HOST, DONE)
         await asyncio.sleep(1)
-        b.drains.restart(ALICE, "pod-1", HOST)
+        b.drains.restart(ALICE, "pod-1", AT)
         await asyncio.sleep(1)
         assert b.reading is None
     assert len(b.agents.of("restart")) == 2
@@ -443,7 +447,7 @@ async def test_a_restart_that_is_not_answered_is_tried_again_and_says_so() -> No
         b.agents.set(HOST, DONE)
         await asyncio.sleep(7)
         b.agents.fault[HOST] = AgentUnreachable("connection refused")
-        b.drains.restart(ALICE, "pod-1", HOST)
+        b.drains.restart(ALICE, "pod-1", AT)
         await asyncio.sleep(30)
         assert b.reading == DrainReading("pod-1", DrainPhase.DONE, 0, 0, unanswered="connection refused")
         assert 5 <= len(b.agents.of("restart")) <= 8
@@ -457,7 +461,7 @@ async def test_a_restart_that_is_not_answered_is_tried_again_and_says_so() -> No
 async def test_a_restart_without_a_drain_that_is_refused_is_over() -> None:
     async with bed() as b:
         b.agents.yes = False
-        b.drains.restart(ALICE, "pod-1", HOST)
+        b.drains.restart(ALICE, "pod-1", AT)
         await asyncio.sleep(60)
         assert b.news == [(0, "changed")]
         assert len(b.agents.requests) == 1
@@ -468,14 +472,14 @@ async def test_a_fault_of_ours_leaves_no_server_drained_for_ever() -> None:
     class Broken(Agents):
         broken = True
 
-        async def drain(self, host: str, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
+        async def drain(self, at: AgentAddress, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
             if self.broken:
                 raise ZeroDivisionError
-            return await super().drain(host, deadline_s, on_timeout, wait_s)
+            return await super().drain(at, deadline_s, on_timeout, wait_s)
 
     agents = Broken()
     drains = Drains(agents, lambda key: None, clock=clock)
-    drains.order(ALICE, "pod-1", HOST, at(600), "Abort")
+    drains.order(ALICE, "pod-1", AT, at(600), "Abort")
     await asyncio.sleep(10)
     agents.broken = False
     await asyncio.sleep(60)
@@ -498,7 +502,7 @@ def test_the_last_order_is_what_the_agent_hears_in_the_end_whatever_came_before(
             last: tuple[Any, ...] | None = None
             do: dict[str, Callable[[], object]] = {
                 "cancel": lambda: b.drains.cancel(ALICE),
-                "restart": lambda: b.drains.restart(ALICE, "pod-1", HOST),
+                "restart": lambda: b.drains.restart(ALICE, "pod-1", AT),
                 "forget": lambda: b.drains.forget(ALICE),
                 "break": lambda: b.agents.fault.update({HOST: AgentUnreachable("broken")}),
                 "hang": lambda: b.agents.hung.add(HOST),
@@ -563,7 +567,7 @@ class Real:
     told: list[Key]
 
     def drain(self, seconds: float, then: OnTimeout = "Abort") -> None:
-        self.drains.order(ALICE, "pod-1", "127.0.0.1", datetime.now(UTC) + timedelta(seconds=seconds), then)
+        self.drains.order(ALICE, "pod-1", REAL, datetime.now(UTC) + timedelta(seconds=seconds), then)
 
     async def until(self, **wanted: object) -> DrainReading:
         """A reading with these values, and news of it."""
@@ -597,7 +601,7 @@ async def real(tmp_path: Path) -> AsyncIterator[Real]:
         running = asyncio.create_task(drains.run())
 
         async def counted() -> bool:
-            return state_of(await client.state("127.0.0.1"), "pod-1", EPOCH).loaded is not None
+            return state_of(await client.state(REAL), "pod-1", EPOCH).loaded is not None
 
         await eventually(counted, within_s=SOON_S, what="the agent counts sessions")
         yield Real(cli, agent, client, drains, told)
@@ -628,7 +632,7 @@ async def test_a_cancelled_drain_lets_the_server_serve_again_and_its_turn_go_on(
     await real.until(phase=DrainPhase.QUIESCING, busy=1)
     real.drains.cancel(ALICE)
     await eventually(real.serves, within_s=SOON_S, what="it serves again")
-    state = state_of(await real.client.state("127.0.0.1"), "pod-1", EPOCH)
+    state = state_of(await real.client.state(REAL), "pod-1", EPOCH)
     assert (state.answering, state.busy, state.draining) == (True, 1, False)
     await client.call("session.abort", {"sessionId": "s"}, timeout_s=SOON_S)
     await client.close()
@@ -636,10 +640,10 @@ async def test_a_cancelled_drain_lets_the_server_serve_again_and_its_turn_go_on(
 
 async def test_a_drained_server_is_restarted_in_place_and_one_in_use_is_not(real: Real) -> None:
     client = await real.turn("SLEEP=60")
-    assert not await real.client.restart("127.0.0.1")
+    assert not await real.client.restart(REAL)
     await client.close()
     real.drain(0.2)
     await real.until(phase=DrainPhase.DONE)
-    real.drains.restart(ALICE, "pod-1", "127.0.0.1")
+    real.drains.restart(ALICE, "pod-1", REAL)
     await eventually(lambda: real.drains.reading(*ALICE) is None, within_s=SOON_S, what="the restart")
     await eventually(real.serves, within_s=SOON_S, what="another CLI serves")

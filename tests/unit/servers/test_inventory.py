@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from copilot_operator.domain.snapshot import ServerState
 from copilot_operator.servers import Key
 from copilot_operator.servers import inventory as module
-from copilot_operator.servers.agents import AgentClient, AgentSilent, AgentUnreachable
+from copilot_operator.servers.agents import AgentAddress, AgentClient, AgentSilent, AgentUnreachable
 from copilot_operator.servers.inventory import Inventory, Limits, mark_of
 from tests.support.agent import running_agent
 from tests.support.eventually import eventually
@@ -53,7 +54,8 @@ class Agents(AgentClient):
         self.asked: list[tuple[float, str]] = []
         self.under_way = self.most = 0
 
-    async def state(self, host: str) -> dict[str, Any]:
+    async def state(self, at: AgentAddress) -> dict[str, Any]:
+        host = at.host
         self.asked.append((now(), host))
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -79,7 +81,7 @@ class Bed:
     news: list[float]
 
     def watch(self, pod: str = "pod-1", host: str | None = HOST, limits: Limits = module.NO_LIMITS) -> None:
-        self.inventory.watch(ALICE, pod, host, limits)
+        self.inventory.watch(ALICE, pod, AgentAddress(host, pod) if host else None, limits)
 
     @property
     def state(self) -> ServerState | None:
@@ -128,7 +130,7 @@ async def test_a_new_pod_is_asked_at_once_and_then_every_twenty_seconds() -> Non
 async def test_the_times_between_two_questions_differ_by_a_fifth() -> None:
     async with bed() as b:
         for number in range(200):
-            b.inventory.watch(("apps", str(number)), "pod", f"10.1.0.{number}")
+            b.inventory.watch(("apps", str(number)), "pod", AgentAddress(f"10.1.0.{number}", "pod"))
         await asyncio.sleep(100)
         gaps = [
             after - before for number in range(200) for before, after in pairwise(b.agents.times(f"10.1.0.{number}"))
@@ -253,7 +255,7 @@ async def test_hung_agents_hold_up_nobody() -> None:
     async with bed() as b:
         b.agents.hung = {f"10.1.0.{number}" for number in range(500)}
         for host in b.agents.hung:
-            b.inventory.watch(("apps", host), "pod", host)
+            b.inventory.watch(("apps", host), "pod", AgentAddress(host, "pod"))
         await asyncio.sleep(60)
         b.watch()
         await asyncio.sleep(100)
@@ -272,7 +274,7 @@ async def test_counts_of_servers_and_sessions() -> None:
         }
         b.agents.gone = {"10.1.0.5"}
         for number in range(1, 6):
-            b.inventory.watch(("apps", str(number)), "pod", f"10.1.0.{number}")
+            b.inventory.watch(("apps", str(number)), "pod", AgentAddress(f"10.1.0.{number}", "pod"))
         await asyncio.sleep(5)
         assert b.inventory.counts() == {"Busy": 1, "Idle": 1, "NotAnswering": 1, "Unknown": 2}
         assert b.inventory.sessions() == {"loaded": 4, "busy": 2, "waiting": 1}
@@ -327,7 +329,7 @@ async def test_the_real_agent_says_when_its_server_hangs_and_when_it_is_well_aga
     ):
         inventory = Inventory(AgentClient(agent.port), news.append)
         running = asyncio.create_task(inventory.run())
-        inventory.watch(ALICE, "pod-1", "127.0.0.1")
+        inventory.watch(ALICE, "pod-1", AgentAddress("127.0.0.1", gethostname()))
 
         def is_idle() -> bool:
             state = inventory.state(*ALICE)
