@@ -132,9 +132,10 @@ class DrainReading:
 class ServerState:
     """What the agent of pod ``pod_uid`` said of its server at ``taken_at``. None: it could not say, or is too old to.
 
-    ``busy`` contains ``waiting`` and ``uncounted``. ``stalled_s``: the longest time that a busy session which waits for
-    nobody has been without any event. ``quiet_s``: since anything was heard of any session. ``latency_factor``: median
-    of the latest pings over that of the first. ``deep_failure``: why a session could not be created and deleted.
+    ``busy`` contains ``waiting``, and what could not be counted. ``stalled_s``: the longest time that a busy session
+    which waits for nobody has been without any event. ``quiet_s``: since anything was heard of any session.
+    ``latency_factor``: median of the latest pings over that of the first. ``deep_failure``: why a session could not be
+    created and deleted.
     """
 
     pod_uid: str
@@ -143,7 +144,6 @@ class ServerState:
     loaded: int | None = None
     busy: int | None = None
     waiting: int | None = None
-    uncounted: int | None = None
     quiet_s: float | None = None
     stalled_s: float | None = None
     age_s: float | None = None
@@ -153,7 +153,6 @@ class ServerState:
     draining: bool = False
     deep_failure: str = ""
     failure: str = ""  # of the agent's own ping: rpc.ping.Failure
-    agent_version: str = ""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,6 @@ class Progress:
     phase: DrainPhase
     busy: int | None = None
     waiting: int | None = None
-    loaded: int | None = None
     work: tuple[tuple[str, int], ...] = ()
     cut: int = 0
     gave_up: str = ""
@@ -245,7 +244,6 @@ def progress_of(document: Mapping[str, Any]) -> Progress:
         phase,
         busy=count_of(document.get("busy")),
         waiting=count_of(document.get("waiting")),
-        loaded=count_of(document.get("loaded")),
         work=tuple(
             (kind, number) for kind in KINDS_OF_WORK if (number := count_of(_object(document.get("work")).get(kind)))
         ),
@@ -266,7 +264,6 @@ def state_of(document: Any, pod_uid: str, now: datetime) -> ServerState:
         loaded=count_of(sessions.get("loaded")),
         busy=count_of(sessions.get("busy")),
         waiting=count_of(sessions.get("waiting")),
-        uncounted=count_of(sessions.get("uncounted")),
         quiet_s=number_of(sessions.get("secondsSinceActivity")),
         stalled_s=number_of(sessions.get("stalledSeconds")),
         age_s=number_of(cli.get("ageSeconds")),
@@ -276,7 +273,6 @@ def state_of(document: Any, pod_uid: str, now: datetime) -> ServerState:
         draining=isinstance(top.get("draining"), dict),
         deep_failure=(text_of(deep.get("message")) or "it did not say why") if deep.get("ok") is False else "",
         failure=text_of(cli.get("failure")),
-        agent_version=text_of(top.get("agentVersion")),
     )
 
 

@@ -2,11 +2,9 @@
 
 import asyncio
 import copy
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
-import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +14,7 @@ from copilot_operator.cluster.errors import Absent, Conflict, Unavailable
 from copilot_operator.cluster.lease import DURATION_S, RENEW_DEADLINE_S, RETRY_S, Lease, LeaseLost
 from copilot_operator.domain.kinds import Kind
 from copilot_operator.domain.manifest import Manifest
+from tests.support.virtual_time import run_in_virtual_time
 
 
 class Store:
@@ -277,12 +276,3 @@ def test_two_candidates_are_never_valid_at_once_however_the_api_server_hangs(
             await end(task)
 
     run_in_virtual_time(scenario())
-
-
-def run_in_virtual_time(coroutine: Coroutine[None, None, None]) -> None:
-    loop = looptime.new_event_loop()
-    loop.setup_looptime()
-    try:
-        loop.run_until_complete(coroutine)
-    finally:
-        loop.close()

@@ -1,15 +1,14 @@
 """The limiter in virtual time: the window follows the server's answers, and no place is ever lost."""
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 
-import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copilot_operator.engine.limiter import Limiter
+from tests.support.virtual_time import run_in_virtual_time
 
 
 def now() -> float:
@@ -166,12 +165,3 @@ def test_whoever_is_cancelled_or_fails_no_place_is_lost(
         assert await held_at_once(limiter, 10) == window, "as many as ever"
 
     run_in_virtual_time(scenario())
-
-
-def run_in_virtual_time(coroutine: Coroutine[None, None, None]) -> None:
-    loop = looptime.new_event_loop()
-    loop.setup_looptime()
-    try:
-        loop.run_until_complete(coroutine)
-    finally:
-        loop.close()

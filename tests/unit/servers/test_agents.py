@@ -84,7 +84,6 @@ def test_state_of_a_server_that_works() -> None:
         loaded=3,
         busy=2,
         waiting=1,
-        uncounted=0,
         quiet_s=1.2,
         stalled_s=30.0,
         age_s=3600.5,
@@ -94,7 +93,6 @@ def test_state_of_a_server_that_works() -> None:
         draining=False,
         deep_failure="",
         failure="",
-        agent_version="0.2.0",
     )
 
 
@@ -108,9 +106,7 @@ def test_state_of_an_older_agent_leaves_open_what_it_does_not_tell() -> None:
         "disk": None,
         "draining": {"phase": "Quiescing", "busy": 1},
     }
-    expected = ServerState(
-        "pod-1", NOW, False, memory_bytes=1, processes=1, draining=True, failure="Silent", agent_version="0.1.0"
-    )
+    expected = ServerState("pod-1", NOW, False, memory_bytes=1, processes=1, draining=True, failure="Silent")
     assert state_of(document, "pod-1", NOW) == expected
 
 
@@ -145,12 +141,12 @@ def mixed(document: Any, at: int, junk: Any) -> Any:
 def test_any_junk_in_a_state_is_not_known_and_the_rest_is_read(at: int, junk: Any) -> None:
     state = state_of(mixed(STATE, at, junk), "pod-1", NOW)
     assert (state.pod_uid, state.taken_at) == ("pod-1", NOW)
-    counts = (state.loaded, state.busy, state.waiting, state.uncounted, state.memory_bytes, state.processes)
+    counts = (state.loaded, state.busy, state.waiting, state.memory_bytes, state.processes)
     for count in counts:
         assert count is None or (type(count) is int and 0 <= count < 1 << 63)
     for number in (state.quiet_s, state.stalled_s, state.age_s, state.latency_factor):
         assert number is None or (type(number) is float and 0 <= number < float("inf"))
-    for text in (state.deep_failure, state.failure, state.agent_version):
+    for text in (state.deep_failure, state.failure):
         assert len(text) <= 300
         assert "\n" not in text
     whole = state_of(STATE, "pod-1", NOW)
@@ -180,7 +176,7 @@ DRAIN = {
 
 def test_progress_of_a_drain() -> None:
     work = (("turn", 1), ("waiting", 1))
-    assert progress_of(DRAIN) == Progress(DrainPhase.QUIESCING, busy=2, waiting=1, loaded=3, work=work)
+    assert progress_of(DRAIN) == Progress(DrainPhase.QUIESCING, busy=2, waiting=1, work=work)
 
 
 def test_an_older_agent_answers_when_its_drain_is_done() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,6 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any
 
-import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,12 +31,13 @@ from copilot_operator.servers.drains import CANCEL_FOR_S, Drains
 from tests.support.agent import RunningAgent, running_agent
 from tests.support.eventually import eventually
 from tests.support.standin import StandIn, standin
+from tests.support.virtual_time import run_in_virtual_time
 
 ALICE, HOST = ("apps", "copilot-alice"), "10.0.0.1"
 AT, REAL = AgentAddress(HOST, "pod-1"), AgentAddress("127.0.0.1", gethostname())
 EPOCH = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
-BUSY = Progress(DrainPhase.QUIESCING, busy=2, waiting=1, loaded=3)
-DONE = Progress(DrainPhase.DONE, busy=0, waiting=0, loaded=0)
+BUSY = Progress(DrainPhase.QUIESCING, busy=2, waiting=1)
+DONE = Progress(DrainPhase.DONE, busy=0, waiting=0)
 
 
 def now() -> float:
@@ -541,15 +541,6 @@ def test_the_last_order_is_what_the_agent_hears_in_the_end_whatever_came_before(
                 assert (heard, b.reading) == ([], None)
 
     run_in_virtual_time(scenario())
-
-
-def run_in_virtual_time(coroutine: Coroutine[None, None, None]) -> None:
-    loop = looptime.new_event_loop()
-    loop.setup_looptime()
-    try:
-        loop.run_until_complete(coroutine)
-    finally:
-        loop.close()
 
 
 # ---- with the real agent beside a stand-in CLI
