@@ -167,17 +167,16 @@ class Operator:
         self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
         self.fleet = Fleet(self._told_of, metrics.measured_ping)
         self.resync = Resync(api, self.cache, self.router.changed)
-        seen_by_all = Settings(own.agent_image, own.namespace)
-        pools = Pools(api, self.cache, seen_by_all, self.rollouts)
+        installation = Settings(own.agent_image, own.namespace)
+        pools = Pools(api, self.cache, installation, self.rollouts)
         tenants = Tenants(
-            api, self.cache, seen_by_all, StorageClasses(api), self.fleet.view, pools, unreadable=self.resync.forbidden
+            api, self.cache, installation, StorageClasses(api), self.fleet.view, pools, unreadable=self.resync.forbidden
         )
         answers = Answers(self.cache, self.router.changed)
         executor = Executor(api, answers, self.lease.valid)
         self.reconciler = Reconciler(
             api, self.cache, answers, tenants, pools, executor, self.lease.valid, self._follow, self._tokens_written,
-            self.router.wake_tenants,
-            self.router.doubtful,
+            self.router.wake_tenants, self.router.doubtful,
         )  # fmt: skip
         self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
         self.synced_at: float | None = None
