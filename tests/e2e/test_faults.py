@@ -118,7 +118,8 @@ class Replica:
                 self._stop = stop = asyncio.Event()
                 self.operator = operator = Operator(self._own, api, metrics)
                 server = await web.serve(0, live=operator.not_live, ready=operator.not_ready, metrics=metrics)
-                self._url = f"http://127.0.0.1:{server.addresses[0][1]}"
+                port = next(port for host, port, *_ in server.addresses if ":" not in host)  # each family has its own
+                self._url = f"http://127.0.0.1:{port}"
                 try:
                     await operator.run(stop)
                 except LeaseLost as error:

@@ -211,7 +211,7 @@ async def test_a_flag_that_ends_the_cli_is_undone_by_an_operator_that_knows_noth
             within_s=60, what="all are back", about=BUSY,
         )  # fmt: skip
     assert (status["currentRevision"], status["failedRevision"]["reason"]) == (current, "CrashLooping")
-    assert len(watch.left_at) == 1, "nobody followed the first"
+    assert len(watch.left_at) == 1, f"another followed the first: {watch.left_at}\n{place.operator.said(80)}"
     print(f"undo after a restart of the operator: all back after {time.monotonic() - began:.0f} s")
 
 

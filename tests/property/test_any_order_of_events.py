@@ -27,6 +27,7 @@ from copilot_operator.domain.kinds import (
     SERVICE_ACCOUNT,
 )
 from copilot_operator.domain.lifecycle import Move, Order
+from copilot_operator.domain.live import is_up
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid
 from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, busy_servers, pool_object
 from copilot_operator.domain.ownership import obstacle
@@ -573,7 +574,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert all(cluster.live(kind) for kind in (SERVICE, SECRET))
         assert tenant.token
         assert values(cluster.objects[SECRET, SERVER])["token"] == tenant.token.value
-        cordoned = {CORDONED_LABEL} if tenant.spec.suspended else set()
+        cordoned = set() if is_up(live) else {CORDONED_LABEL}  # nobody can reach it anyway
         selector = cluster.objects[SERVICE, SERVER]["spec"]["selector"].keys()
         assert selector - cordoned == {"app.kubernetes.io/name", "copilot-operator.io/tenant"}
         assert cluster.tenant

@@ -59,13 +59,14 @@ def plan_tenant(snapshot: TenantSnapshot) -> TenantPlan:
     if snapshot.paused:
         return TenantPlan(move=Move(_observed_stage(snapshot)))
     move = next_move(snapshot, deployment(snapshot))
-    steps = (*_notes(snapshot, move), *_applies(snapshot, move), *_deed(snapshot, move))
+    notes, deeds = tuple(_notes(snapshot, move)), (*_applies(snapshot, move), *_deed(snapshot, move))
+    # Whoever goes on after a crash must find the intent: it is noted first, and forgotten once the server starts anew.
+    steps = (*deeds, *notes) if move.apply else (*notes, *deeds)
     ends = move.stop or move.replace  # of a pod that goes nobody needs to know whether it may be evicted
     return TenantPlan(steps if ends else (*steps, *_labels(snapshot)), move)
 
 
 def _notes(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
-    """First: a crash after this finds the intent, and goes on with it."""
     if live := snapshot.children.deployment:
         noted = {key: value for key, value in annotations_of(live).items() if key in NOTES}
         if noted != dict(move.notes):

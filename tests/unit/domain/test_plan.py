@@ -372,3 +372,15 @@ def test_the_account_is_made_before_the_tokens_that_let_servers_start() -> None:
         "NetworkPolicy Apply: missing",
         "Secret Apply: tokens of 1 servers",
     ]
+
+
+def test_a_server_starts_before_it_is_forgotten_why_it_was_stopped() -> None:
+    """In between, an operator that starts anew must know whose turn it was."""
+    snapshot = settled(a_snapshot())
+    live = snapshot.children.deployment
+    assert live
+    intent = Intent(Why.UPDATE, NOW, NOW + timedelta(minutes=9))
+    metadata = live["metadata"] | {"annotations": live["metadata"]["annotations"] | intent.annotations()}
+    down = live | {"metadata": metadata, "spec": live["spec"] | {"replicas": 0}, "status": {}}
+    plan = plan_tenant(replace(snapshot, pods=(), children=replace(snapshot.children, deployment=down)))
+    assert [(type(step), step.why) for step in plan.steps] == [(Apply, "starts"), (Note, "starts")]
