@@ -43,6 +43,7 @@ test-contract: venv ## The real CLI and its stand-in, one suite for both
 	$(BIN)/pytest tests/contract
 
 test-e2e: venv ## The operator on a real cluster with real servers
+	$(BIN)/python -m tests.cluster build  # the first time takes longer than a test may
 	$(BIN)/pytest -n $(CLUSTERS) --dist worksteal tests/e2e
 
 # --- a cluster, images, and the demo -------------------------------------------------------------

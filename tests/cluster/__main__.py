@@ -28,7 +28,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     load.add_argument("image", nargs="+", type=Path, help="a tar that `docker load` would take")
     inside = commands.add_parser("exec", help="run a command where pods and Services are reached")
     inside.add_argument("words", nargs=argparse.REMAINDER, help="the command and its arguments")
-    commands.add_parser("build", help="only compile what an embedded cluster needs")
+    commands.add_parser("build", help="only compile what an embedded cluster needs, if it will be one")
     api = commands.add_parser("api-server", help="take the API server away, or bring it back")
     api.add_argument("action", choices=["stop", "start"])
     return parser.parse_args(argv)
@@ -38,8 +38,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "build":
         from tests.cluster import packages, programs
 
-        packages.ensure()
-        programs.ensure_kube()
+        if choose(options.name, options.kind).kind == "embedded":
+            packages.ensure()
+            programs.ensure_kube()
         return 0
     cluster = choose(options.name, options.kind)
     match options.command:
