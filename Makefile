@@ -40,7 +40,7 @@ test-fast: lint types imports ## Lint, types, imports, unit and property tests
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/unit tests/property
 
 test-contract: venv ## The real CLI and its stand-in, one suite for both
-	$(BIN)/pytest tests/contract
+	$(BIN)/pytest -n 2 --dist loadfile tests/contract
 
 test-e2e: venv ## The operator on a real cluster with real servers
 	$(BIN)/python -m tests.cluster build  # the first time takes longer than a test may
@@ -65,12 +65,15 @@ down: cluster-down ## Take the demo down, with its cluster
 
 # --- figures (not part of the tests) -------------------------------------------------------------
 
-.PHONY: bench-operator bench-drain stress-drain
+.PHONY: bench-operator bench-drain bench-gateway stress-drain
 bench-operator: venv ## N tenants on simulated nodes against a bare client: N=100, or 100 and then 1000
 	$(BIN)/python -m tests.scale $(N)
 
 bench-drain: venv ## 200 idle servers drained at once, dead ones found and replaced while 500 others hang
 	$(BIN)/python -m tests.scale.drain
+
+bench-gateway: venv ## The gateway beside HAProxy, and beside no proxy
+	$(BIN)/python -m tests.scale.gateway
 
 stress-drain: venv ## Servers stopped for every cause, under turns: STOPS=1000, SEED=..., DRAIN=off, CLI=real
 	$(BIN)/python -m tests.stress

@@ -10,6 +10,7 @@ from typing import Final
 COMMANDS: Final = {
     "run": ("copilot_operator.app", "the operator"),
     "agent": ("copilot_operator.agent.main", "the sidecar of a CLI server"),
+    "gateway": ("copilot_operator.gateway.main", "the data plane of a pool"),
     "crds": ("copilot_operator.api.crd", "write the CustomResourceDefinitions"),
 }
 

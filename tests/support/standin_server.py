@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Hashable
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from copilot_operator.rpc import messages
 from copilot_operator.rpc.errors import AUTHENTICATION_FAILED, AUTHENTICATION_REQUIRED, METHOD_NOT_FOUND, ProtocolError
@@ -192,8 +192,8 @@ class Connection(asyncio.Protocol):
         self._calls: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        transport = self._transport
         server = self._server_at(transport.get_extra_info("sockname")[0])
         if server is None or not server.runs or server.fault is Fault.REFUSE:
             transport.abort()

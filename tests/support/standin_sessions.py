@@ -34,6 +34,16 @@ def failed(method: str, text: str) -> Refusal:
 
 
 @dataclass(eq=False)
+class Message:
+    """What was sent, until its turn is over. ``source`` is stored as it came."""
+
+    prompt: str
+    source: str | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@dataclass(eq=False)
 class Session:
     """One session; stored once it had a message, loaded while it has owners."""
 
@@ -43,7 +53,7 @@ class Session:
     asks_permission: bool = False
     approves_all: bool = False
     events: list[dict[str, Any]] = field(default_factory=list)
-    queue: deque[tuple[str, asyncio.Future[None]]] = field(default_factory=deque)
+    queue: deque[Message] = field(default_factory=deque)
     work: asyncio.Task[None] | None = None
     shells: set[asyncio.Task[None]] = field(default_factory=set)
     permissions: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
@@ -129,13 +139,13 @@ class Sessions:
 
     async def send(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
         session = self._loaded("session.send", params)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        session.queue.append((str(params.get("prompt", "")), done))
+        message = Message(str(params.get("prompt", "")), params.get("source"))
+        session.queue.append(message)
         if session.work is None:
             session.work = asyncio.create_task(self._work(session))
         if params.get("wait"):
-            await done
-        return {"messageId": str(uuid.uuid4())}
+            await message.done
+        return {"messageId": message.id}
 
     async def abort(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
         session = self._loaded("session.abort", params)
@@ -204,7 +214,10 @@ class Sessions:
 
     def pending_items(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
         session = self._loaded("session.queue.pendingItems", params)
-        items = [{"id": str(n), "kind": "message", "displayText": text} for n, (text, _) in enumerate(session.queue)]
+        items = [
+            {"id": str(n), "kind": "message", "displayText": each.prompt, "messageId": each.id, **_sourced(each)}
+            for n, each in enumerate(session.queue)
+        ]
         return {"items": items, "steeringMessages": [], "inFlightSteeringCount": 0}
 
     def pending_permissions(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
@@ -232,17 +245,18 @@ class Sessions:
 
     async def _work(self, session: Session) -> None:
         while session.queue:
-            prompt, done = session.queue.popleft()
+            message = session.queue.popleft()
             try:
-                await self._turn(session, prompt)
+                await self._turn(session, message)
             finally:
-                if not done.done():
-                    done.set_result(None)
+                if not message.done.done():
+                    message.done.set_result(None)
         self._finished(session)
 
-    async def _turn(self, session: Session, prompt: str) -> None:
+    async def _turn(self, session: Session, message: Message) -> None:
         self._on_turn()
-        self._event(session, "user.message", {"content": prompt})
+        prompt = message.prompt
+        self._event(session, "user.message", {"content": prompt, "messageId": message.id, **_sourced(message)})
         self._event(session, "assistant.turn_start", {"turnId": "0"})
         if (found := re.search(r"\bATOOL=`([^`]*)`", prompt)) and await self._permitted(session):
             shell = asyncio.create_task(self._background(session, found[1]))
@@ -275,7 +289,7 @@ class Sessions:
     async def _background(self, session: Session, command: str) -> None:
         await asyncio.sleep(_duration(command))
         session.shells.clear()
-        session.queue.append(("the shell has ended", asyncio.get_running_loop().create_future()))
+        session.queue.append(Message("the shell has ended"))
         if session.work is None:  # its end starts another turn by itself
             session.work = asyncio.create_task(self._work(session))
 
@@ -337,6 +351,10 @@ class Sessions:
             "isRemote": False,
             "mode": "interactive",
         }
+
+
+def _sourced(message: Message) -> dict[str, str]:
+    return {} if message.source is None else {"source": message.source}
 
 
 def _duration(command: str) -> float:

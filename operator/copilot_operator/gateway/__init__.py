@@ -1,0 +1,1 @@
+"""The data plane: tenants share servers, each alone with its sessions."""

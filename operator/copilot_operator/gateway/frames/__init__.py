@@ -1,0 +1,1 @@
+"""Frames and envelopes of the CLI's protocol, fast and bounded. Pure."""

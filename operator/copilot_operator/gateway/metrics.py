@@ -1,0 +1,57 @@
+"""Metrics of a gateway (Prometheus). No label grows with tenants, sessions or clients."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+
+class Fault(StrEnum):
+    """What went wrong for a client."""
+
+    AUTHENTICATION = "Authentication"  # no such token
+    CROWDED = "Crowded"  # too many connections, or requests
+    REFUSED = "Refused"  # a method or field that the pool does not allow
+    UNPLACED = "Unplaced"  # no server could take the session
+    LOST = "Lost"  # a server ended with an answer or a turn outstanding
+    SERVER = "Server"  # an error reply of a server
+    TURN = "Turn"  # a turn that ended with session.error
+    DOOR = "Door"  # no protocol, half a frame, nothing read
+
+
+@dataclass
+class Metrics:
+    """Seconds everywhere; counters are for the life of the process."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"copilot_gateway_{name}", text, registry=self.registry)
+
+        def histogram(name: str, text: str) -> Histogram:
+            return Histogram(f"copilot_gateway_{name}", text, registry=self.registry, buckets=_SECONDS)
+
+        self.connections = gauge("connections", "Connections of clients")
+        self.upstreams = gauge("upstream_connections", "Connections to servers")
+        self.lingering = gauge("lingering_sessions", "Sessions that work on though their client has gone")
+        self.loaded = gauge("loaded_sessions", "Sessions that are loaded on a server")
+        self.active = gauge("active_sessions", "Sessions that have a turn in flight or wait for their client")
+        self.turns = Counter("copilot_gateway_turns", "Turns that ended", registry=self.registry)
+        self.first_token = histogram("turn_first_token_seconds", "From a message to the first text of its answer")
+        self.whole_turn = histogram("turn_seconds", "From a message to the end of its turn")
+        self.requests = Counter(
+            "copilot_gateway_requests", "Requests of clients by what became of them", ["verdict"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.errors = Counter(
+            "copilot_gateway_errors", "What went wrong for clients, by kind", ["kind"], registry=self.registry
+        )
+        for kind in Fault:
+            self.errors.labels(kind)  # a rate needs the zero before the first one
+
+    def fault(self, kind: Fault) -> None:
+        self.errors.labels(kind).inc()

@@ -1,0 +1,1 @@
+"""What of a request may pass, and under which ids. Pure."""
