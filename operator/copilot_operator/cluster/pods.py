@@ -14,8 +14,14 @@ CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContaine
 
 def runs_server(pod: Manifest, server: str) -> bool:
     """Whether a pod found by its label was made for the server's Deployment: anybody may write labels."""
+    return replica_set_of(pod, server) is not None
+
+
+def replica_set_of(pod: Manifest, server: str) -> str | None:
+    """Name of the ReplicaSet of the server's Deployment that made the pod; None if none did."""
     references = pod["metadata"].get("ownerReferences") or ()
-    return any(r.get("kind") == "ReplicaSet" and r["name"].startswith(f"{server}-") for r in references)
+    names = (r["name"] for r in references if r.get("kind") == "ReplicaSet")
+    return next((name for name in names if name.startswith(f"{server}-")), None)
 
 
 def pod_view(pod: Manifest) -> Pod:

@@ -1,8 +1,10 @@
 """What is known of pools: their specs, revisions and tokens, each read once per version, and a pool's snapshot."""
 
 import secrets
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from copilot_operator.api.invalid import InvalidResource
@@ -11,6 +13,7 @@ from copilot_operator.cluster.cache import Cache, Record
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent
 from copilot_operator.cluster.look import credential, look
+from copilot_operator.cluster.pods import replica_set_of
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.domain.desired.deployment import token_source
 from copilot_operator.domain.drain import Why, intent_of
@@ -18,6 +21,7 @@ from copilot_operator.domain.kinds import (
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     NETWORK_POLICY,
+    POD,
     POOL,
     REVISION,
     SECRET,
@@ -184,8 +188,13 @@ class Pools:
         for server in map(server_of, tenants):
             if live := self.cache.get(DEPLOYMENT, namespace, server):
                 told = self.rollouts.revision(namespace, pool, server)
-                found.append(_server(live, told))
+                found.append(_server(live, told, partial(self._replica_sets, namespace, live)))
         return found
+
+    def _replica_sets(self, namespace: str, deployment: Manifest) -> set[str]:
+        """Names of the ReplicaSets that the Deployment's pods are of."""
+        pods = self.cache.labelled(POD, namespace, TENANT_LABEL, labels_of(deployment).get(TENANT_LABEL, ""))
+        return {name for pod in pods if (name := replica_set_of(pod, deployment["metadata"]["name"]))}
 
 
 POOL_OBJECTS = {SERVICE_ACCOUNT: pool_object, NETWORK_POLICY: pool_object, DISRUPTION_BUDGET: busy_servers}
@@ -197,7 +206,7 @@ def _remember(memory: dict[str, T], uid: str, value: T) -> None:
     memory[uid] = value
 
 
-def _server(live: Manifest, told: str) -> Server:
+def _server(live: Manifest, told: str, replica_sets: Callable[[], Collection[str]]) -> Server:
     """``told``: the revision that its tenant's last cycle found; until there was one its Deployment's note counts."""
     intent = intent_of(live)
     return Server(
@@ -206,7 +215,7 @@ def _server(live: Manifest, told: str) -> Server:
         image=live["spec"]["template"]["spec"]["containers"][0]["image"],
         name=live["metadata"]["name"],
         revision=told or annotations_of(live).get(POOL_REVISION_ANNOTATION, ""),
-        was_ready=was_ready(live),
+        was_ready=was_ready(live, replica_sets),
         updating=intent is not None and intent.why == Why.UPDATE,
     )
 

@@ -26,7 +26,12 @@ def has_no_pods(deployment: Manifest) -> bool:
     return observed_status(deployment) is not None and not counts_pods(deployment)
 
 
+def progress_of(status: Manifest) -> Manifest:
+    """The condition Progressing, {} if there is none."""
+    conditions = status.get("conditions") or ()
+    return next((each for each in conditions if each["type"] == "Progressing"), {})
+
+
 def progress_reason(status: Manifest) -> str:
     """Reason of the condition Progressing, "" if there is none."""
-    conditions = status.get("conditions") or ()
-    return next((each.get("reason", "") for each in conditions if each["type"] == "Progressing"), "")
+    return str(progress_of(status).get("reason", ""))

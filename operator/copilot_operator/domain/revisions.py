@@ -4,7 +4,7 @@ A revision holds what people wrote and nothing else: neither the operator's vers
 when they read the same, so an operator that names them otherwise, or knows one field more, restarts nobody.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from copilot_operator.api.pool import PoolSpec, ServerSpec, SessionsSpec
 from copilot_operator.domain.desired.common import pool_labels
 from copilot_operator.domain.drain import Why, intent_of
 from copilot_operator.domain.kinds import REVISION
-from copilot_operator.domain.live import is_up, observed_status, progress_reason
+from copilot_operator.domain.live import is_up, observed_status, progress_of
 from copilot_operator.domain.manifest import Manifest, annotations_of, digest, owner_reference
 from copilot_operator.domain.naming import PROVEN_ANNOTATION, pool_revision
 from copilot_operator.domain.snapshot import PoolView
@@ -102,12 +102,21 @@ def view_of(spec: PoolSpec, paused: bool, course: Course, revision: Revision) ->
     return PoolView(revision.into(spec), paused, revision.restarted_at, revision.name, rolling)
 
 
-def was_ready(deployment: Manifest) -> bool:
-    """Whether the server has been Ready with the template that its Deployment has now (apps/v1 DeploymentStatus)."""
+def was_ready(deployment: Manifest, replica_sets: Callable[[], Collection[str]]) -> bool:
+    """Whether the server has been Ready with the template that its Deployment has now (apps/v1 DeploymentStatus).
+
+    ``replica_sets``: names of those that its pods are of. The condition Progressing counts only if it speaks of one of
+    them: when the controller's note of a new ReplicaSet meets a conflict, the word about the last one stays
+    (seen with Kubernetes 1.36.3).
+    """
     status = observed_status(deployment)
     if status is None or not is_up(deployment):
         return False
-    return bool(status.get("readyReplicas")) or progress_reason(status) == "NewReplicaSetAvailable"
+    if status.get("readyReplicas"):
+        return True
+    progress = progress_of(status)
+    said = progress.get("message", "") if progress.get("reason") == "NewReplicaSetAvailable" else ""
+    return bool(said) and any(f'"{name}"' in said for name in replica_sets())
 
 
 def as_manifest(pool: Manifest, revision: Revision) -> Manifest:

@@ -1,6 +1,7 @@
 """Revisions: what people wrote about servers, kept and read again, and which of them a server gets."""
 
 import json
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -160,15 +161,22 @@ def test_what_a_server_starts_from_while_nobody_knows_whether_the_new_revision_w
 
 def test_a_deployment_remembers_that_its_server_was_ready() -> None:
     def a(replicas: int = 1, seen: int = 2, reason: str = "NewReplicaSetAvailable", ready: int = 0) -> Manifest:
-        conditions = [{"type": "Progressing", "status": "True", "reason": reason}]
+        message = 'ReplicaSet "copilot-ann-2" has successfully progressed.'
+        conditions = [{"type": "Progressing", "status": "True", "reason": reason, "message": message}]
         status = {"observedGeneration": seen, "readyReplicas": ready, "conditions": conditions}
         return {"metadata": {"generation": 2}, "spec": {"replicas": replicas}, "status": status}
 
-    assert was_ready(a())
-    assert was_ready(a(reason="ReplicaSetUpdated", ready=1))
-    assert not was_ready(a(reason="ReplicaSetUpdated"))
-    assert not was_ready(a(seen=1)), "the controller speaks of another template"
-    assert not was_ready(a(replicas=0)), "none of none is available"
+    def of(*names: str) -> Callable[[], Collection[str]]:
+        return lambda: names
+
+    own = of("copilot-ann-2")
+    assert was_ready(a(), own)
+    assert was_ready(a(reason="ReplicaSetUpdated", ready=1), own)
+    assert not was_ready(a(reason="ReplicaSetUpdated"), own)
+    assert not was_ready(a(seen=1), own), "the controller speaks of another template"
+    assert not was_ready(a(replicas=0), own), "none of none is available"
+    assert not was_ready(a(), of("copilot-ann-3")), "it still speaks of the ReplicaSet before this one"
+    assert not was_ready(a(), of()), "of which one is not known"
 
 
 def test_data_is_in_the_words_of_the_pool() -> None:
