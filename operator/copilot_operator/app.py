@@ -167,7 +167,7 @@ class Operator:
         self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
         self.fleet = Fleet(self._told_of, metrics.measured_ping)
         self.resync = Resync(api, self.cache, self.router.changed)
-        installation = Settings(own.agent_image, own.namespace)
+        installation = Settings(own.agent_image, own.namespace, own.cluster_domain)
         pools = Pools(api, self.cache, installation, self.rollouts)
         tenants = Tenants(
             api, self.cache, installation, StorageClasses(api), self.fleet.view, pools, unreadable=self.resync.forbidden
@@ -274,15 +274,16 @@ class Operator:
             self.rollouts.forget(namespace, server_of(name))
         else:
             self.rollouts.report(namespace, pool_named(snapshot.raw), snapshot.server, standing_of(snapshot, move))
-        if snapshot and snapshot.pool and snapshot.spec and snapshot.token is None:
+        if snapshot and snapshot.pool and snapshot.spec and snapshot.lacks_token:
             self.queue.add_after((POOL, namespace, snapshot.spec.pool_ref.name), NEW_TENANTS_S)
 
     def _told_of(self, namespace: str, name: str) -> None:
         self.queue.add((TENANT, namespace, name))
 
     def _tokens_written(self, snapshot: PoolSnapshot) -> None:
+        first = bool(snapshot.spec and snapshot.spec.gateway.enabled and not snapshot.gateway.key_stored)
         for tenant in self.cache.tenants_of(snapshot.namespace, snapshot.name):
-            if server_of(tenant) in snapshot.new_tokens:
+            if first or server_of(tenant) in snapshot.new_tokens:
                 self.queue.add((TENANT, snapshot.namespace, tenant))
 
     def _servers_of(self, namespace: str, pool: str) -> list[str]:

@@ -5,6 +5,10 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
 class SettingsError(ValueError):
@@ -13,7 +17,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class OperatorSettings:
-    """``agent_image``: image of the sidecar, which is the operator's own."""
+    """``agent_image``: image of sidecars and gateways, which is the operator's own. ``cluster_domain``: of Services."""
 
     agent_image: str
     namespace: str
@@ -21,6 +25,7 @@ class OperatorSettings:
     port: int = 8080
     log_level: str = "info"
     workers: int = 24
+    cluster_domain: str = "cluster.local"
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> "OperatorSettings":
@@ -35,7 +40,18 @@ class OperatorSettings:
             port=_whole_number(env, "COPILOT_OPERATOR_PORT", 8080, least=0),
             log_level=env.get("COPILOT_OPERATOR_LOG_LEVEL", "info"),
             workers=_whole_number(env, "COPILOT_OPERATOR_WORKERS", 24, least=1),
+            cluster_domain=env.get("COPILOT_OPERATOR_CLUSTER_DOMAIN") or _cluster_domain(RESOLV_CONF),
         )
+
+
+def _cluster_domain(resolv_conf: Path) -> str:
+    """The domain of Services as a pod's search list has it (``search NS.svc.DOMAIN svc.DOMAIN DOMAIN``)."""
+    try:
+        lines = resolv_conf.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (name.rstrip(".") for line in lines if line.startswith("search") for name in line.split()[1:])
+    return next((name.removeprefix("svc.") for name in names if name.startswith("svc.")), "cluster.local")
 
 
 def _whole_number(env: Mapping[str, str], name: str, default: int, *, least: int) -> int:

@@ -136,7 +136,7 @@ def test_api_server_refuses_with_the_sentence(bad: Answers, number: int) -> None
 @pytest.mark.parametrize(
     ("base", "fields", "unknown"),
     [
-        (POOL, {"gateway": {"enabled": False, "replicas": 2}}, "spec.gateway.replicas"),
+        (POOL, {"gateway": {"enabled": True, "resources": {}}}, "spec.gateway.resources"),
         (POOL, {"sessions.maxConcurrent": 5}, "spec.sessions.maxConcurrent"),
         (POOL, {"server.template.spec.hostNetwork": True}, "spec.server.template.spec.hostNetwork"),
         (TENANT, {"sessions": {"maxConcurrent": 5}}, "spec.sessions"),

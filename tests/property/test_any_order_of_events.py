@@ -14,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from copilot_operator.api.pool import parse_pool
 from copilot_operator.api.tenant import parse_tenant
-from copilot_operator.domain.desired.service import CORDONED_LABEL
 from copilot_operator.domain.drain import intent_of
 from copilot_operator.domain.kinds import (
     CLAIM,
@@ -29,7 +28,7 @@ from copilot_operator.domain.kinds import (
 from copilot_operator.domain.lifecycle import Move, Order
 from copilot_operator.domain.live import is_up
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid
-from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, busy_servers, pool_object
+from copilot_operator.domain.naming import CORDONED_LABEL, RESTARTED_AT_ANNOTATION, busy_servers, pool_object
 from copilot_operator.domain.ownership import obstacle
 from copilot_operator.domain.plan import plan_tenant
 from copilot_operator.domain.pool_plan import plan_pool

@@ -25,7 +25,7 @@ from copilot_operator.domain.kinds import (
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import server_of
 from copilot_operator.domain.naming import token_shard as shard_name
-from copilot_operator.domain.pool_plan import TOKENS_PER_SHARD
+from copilot_operator.domain.pool_plan import PER_SHARD
 from copilot_operator.domain.snapshot import PoolSnapshot, PoolView, ServerToken, Settings, Storage, TenantSnapshot
 
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
@@ -71,7 +71,7 @@ def children(count: int) -> tuple[list[Child], list[list[Child]]]:
     names = [server_of(tenant(number)["metadata"]["name"]) for number in range(count)]
     shards: dict[str, dict[str, str]] = {}
     for place, server in enumerate(names):
-        shards.setdefault(shard_name(POOL_NAME, place // TOKENS_PER_SHARD), {})[server] = f"{place:043d}"
+        shards.setdefault(shard_name(POOL_NAME, place // PER_SHARD), {})[server] = f"{place:043d}"
     of_pool = PoolSnapshot(raw_pool, now, settings, spec=spec, members=frozenset(names))
     common: list[Child] = [
         (SERVICE_ACCOUNT, service_account(of_pool)),
@@ -82,7 +82,7 @@ def children(count: int) -> tuple[list[Child], list[list[Child]]]:
     each: list[list[Child]] = []
     for number, server in enumerate(names):
         raw = _stored(tenant(number))
-        shard = shard_name(POOL_NAME, number // TOKENS_PER_SHARD)
+        shard = shard_name(POOL_NAME, number // PER_SHARD)
         snapshot = TenantSnapshot(
             raw, now, settings, server, spec=parse_tenant(raw).spec, pool=view,
             token=ServerToken(shards[shard][server], shard), storage=Storage("ReadWriteOnce"),

@@ -17,7 +17,7 @@ from copilot_operator.api.operations import DrainSpec, HealthSpec, RecycleSpec, 
 from copilot_operator.api.quantity import Quantity, at_least
 from copilot_operator.api.references import Auth
 from copilot_operator.api.resources import ServerResources
-from copilot_operator.api.rules import Rule, list_map
+from copilot_operator.api.rules import ATOMIC_LIST, Rule, list_map
 from copilot_operator.api.scheduling import PodTemplate
 
 STORAGE_DOES_NOT_SHRINK: Final = Rule(
@@ -26,12 +26,20 @@ STORAGE_DOES_NOT_SHRINK: Final = Rule(
     "storage cannot shrink, because volumes cannot: write the former size or more, or create another pool",
     None,
 )
-NO_GATEWAY_YET: Final = Rule(
-    "!self.enabled",
-    "this version has no gateway: write gateway: {enabled: false}",
-    lambda gateway: not gateway.enabled,
+GATEWAY_STAYS: Final = Rule(
+    "self.enabled == oldSelf.enabled",
+    "gateway.enabled cannot change, because applications hold tokens of one kind or the other: create another pool",
+    None,
 )
-
+POLICY_NEEDS_GATEWAY: Final = Rule(
+    "self.gateway.enabled || (self.sessions.policy.hostTools && self.sessions.policy.mcpServers"
+    " && self.sessions.policy.models.size() == 0 && !has(self.sessions.policy.maxAiCredits))",
+    "leave policy out, or write gateway: {enabled: true}: without a gateway nothing stands between a client and its "
+    "server that could enforce it",
+    lambda spec: spec.gateway.enabled or spec.sessions.policy == SessionPolicy(),
+    field_path=".sessions.policy",
+)
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 
 # Without this rule `kubectl scale` would say "scaled", and nothing would happen.
 NOTHING_TO_SCALE: Final = Rule(
@@ -73,21 +81,55 @@ class StorageSpec(Model):
     a volume keeps its class."""
 
 
+class SessionPolicy(Model):
+    """What sessions may do. The gateway enforces it."""
+
+    models: Annotated[tuple[ModelName, ...], Field(max_length=64), ATOMIC_LIST] = ()
+    """Models that sessions may use; one that names none gets the first. Empty: any."""
+    host_tools: Annotated[bool, Field(strict=True)] = True
+    """Whether sessions may use the CLI's own tools, which read, write and run in the server's pod."""
+    mcp_servers: Annotated[bool, Field(strict=True)] = True
+    """Whether clients may bring MCP servers, each a process or a connection of the server's pod."""
+    max_ai_credits: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
+    """AI credits that one session may use; no limit if absent."""
+
+
 class SessionsSpec(Model):
-    """How long sessions stay loaded."""
+    """How long sessions stay loaded, and what they may do."""
 
     idle_timeout: Annotated[Duration, between("5m", "168h", "the CLI looks for idle sessions every 5 minutes")] = "30m"
     """How long a session may be idle before the CLI unloads it, checked every 5 minutes. What was said stays on the
     volume: an unloaded session is resumed by its id. From 5m to 168h."""
+    policy: SessionPolicy = SessionPolicy()
+    """What sessions may do; by default everything. The gateway enforces it."""
+
+
+class GatewayLimits(Model):
+    """What one tenant may ask of one replica of the gateway. What is over it is refused with an error."""
+
+    connections: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1000
+    """Connections open at a time."""
+    requests_per_second: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 200
+    """Requests a second, in the long run."""
+    burst: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 400
+    """Requests at once, after a while without any."""
 
 
 class GatewaySpec(Model):
     """The gateway between applications and servers."""
 
-    rules = (NO_GATEWAY_YET,)
+    rules = (GATEWAY_STAYS,)
 
-    enabled: Annotated[bool, Field(strict=True)]
-    """Whether there is a gateway. This version has none: write false, applications connect to their server directly."""
+    enabled: Annotated[bool, Field(strict=True)] = True
+    """Whether applications connect through a gateway, which holds their connections while servers stop, move and start.
+    false: to their server directly. Immutable."""
+    replicas: Annotated[int, Field(strict=True, ge=1, le=50)] = 2
+    """Number of gateways. With two or more none of them is missed: they keep each other's running turns."""
+    drain_timeout: Annotated[Duration, between("0s", "1h")] = "5m"
+    """How long a gateway that is to stop waits for the turns of its clients. From 0s to 1h. Turns that still run then
+    go on at another gateway; their clients have to connect again."""
+    limits: GatewayLimits = GatewayLimits()
+    """What one tenant may ask of one gateway."""
 
 
 class SharedSpec(Model):
@@ -100,7 +142,7 @@ class SharedSpec(Model):
 class PoolSpec(Model):
     """How the servers of this pool run."""
 
-    rules = (NOTHING_TO_SCALE,)
+    rules = (NOTHING_TO_SCALE, POLICY_NEEDS_GATEWAY)
 
     isolation: Literal["Dedicated"]  # immutable for now because it has one value; a second one needs a rule
     """Dedicated: every tenant has a server of its own, with process, memory, volume and credentials. Immutable."""
@@ -111,9 +153,9 @@ class PoolSpec(Model):
     storage: StorageSpec = StorageSpec()
     """The volume that holds the sessions of a server."""
     sessions: SessionsSpec = SessionsSpec()
-    """How long sessions stay loaded."""
-    gateway: GatewaySpec
-    """The gateway between applications and servers. This version has none: write {enabled: false}."""
+    """How long sessions stay loaded, and what they may do."""
+    gateway: GatewaySpec = GatewaySpec()
+    """The gateway between applications and servers."""
     auth: Auth | None = None
     """The pool's credential, for tenants without one of their own. Without any, applications pass a credential or a
     provider key when they create a session."""
@@ -149,6 +191,15 @@ class FailedRevision(Model):
     """Why, as a sentence for people."""
 
 
+class GatewayStatus(Model):
+    """The pool's gateways."""
+
+    replicas: Annotated[int, Field(ge=0)]
+    """Number of gateways that should run."""
+    ready_replicas: Annotated[int, Field(ge=0)]
+    """Number of gateways that are ready."""
+
+
 class PoolStatus(Model):
     """What the operator saw."""
 
@@ -169,6 +220,8 @@ class PoolStatus(Model):
     pool's spec or its annotation copilot-operator.io/restarted-at changes."""
     selector: Annotated[str, Field(max_length=1024)] | None = None
     """Label selector of the servers' pods, in text form, for the scale subresource."""
+    gateway: GatewayStatus | None = None
+    """The pool's gateways; absent without."""
     tenants: Annotated[int, Field(ge=0)] | None = None
     """Number of tenants that name this pool."""
     versions: Annotated[tuple[ImageServers, ...], Field(max_length=16), list_map("image")] = ()

@@ -42,7 +42,7 @@ def transform(kind: Kind, manifest: Manifest) -> Manifest:
     metadata = {key: value for key, value in manifest["metadata"].items() if key not in DROPPED}
     kept = manifest | {"metadata": metadata, "apiVersion": kind.api_version, "kind": kind.kind}
     if kind == SECRET and POOL_LABEL in labels_of(manifest) and TENANT_LABEL not in labels_of(manifest):
-        return kept  # server tokens of a pool
+        return kept  # of a pool: tokens of servers, and what its gateway is told
     if kind == SECRET:
         return as_observed(kept)
     if kind == POD:
@@ -176,7 +176,7 @@ def _indexes(kind: Kind, manifest: Manifest) -> Iterator[Index]:
     labels = labels_of(manifest)
     if kind in (POD, SECRET) and (tenant := labels.get(TENANT_LABEL)):
         yield kind, namespace, TENANT_LABEL, tenant
-    elif kind in (SECRET, REVISION) and (pool := labels.get(POOL_LABEL)):
+    elif kind in (SECRET, REVISION, POD) and (pool := labels.get(POOL_LABEL)):
         yield kind, namespace, POOL_LABEL, pool
     if kind == POD and (node := manifest["spec"]["nodeName"]):
         yield kind, "", "node", node

@@ -24,6 +24,8 @@ from copilot_operator.domain.kinds import (
     POD,
     POOL,
     REVISION,
+    ROLE,
+    ROLE_BINDING,
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
@@ -32,9 +34,11 @@ from copilot_operator.domain.kinds import (
 )
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import (
+    GATEWAY_NAME,
     MANAGED_BY,
     MANAGED_BY_LABEL,
     NAME_LABEL,
+    POOL_ANNOTATION,
     SERVER_NAME,
     TENANT_ANNOTATION,
     USABLE_LABEL,
@@ -53,7 +57,9 @@ SELECTORS: Final[dict[Kind, str]] = {
     NETWORK_POLICY: OURS,
     DISRUPTION_BUDGET: OURS,
     REVISION: OURS,
-    POD: f"{OURS},{NAME_LABEL}={SERVER_NAME}",
+    ROLE: OURS,
+    ROLE_BINDING: OURS,
+    POD: f"{OURS},{NAME_LABEL} in ({SERVER_NAME},{GATEWAY_NAME})",
     SECRET: USABLE_LABEL,
     NODE: "",
 }
@@ -138,8 +144,11 @@ def owner_key(kind: Kind, manifest: Manifest) -> tuple[Kind, str, str] | None:
         for owner in (TENANT, POOL):
             if reference.get("kind") == owner.kind and reference.get("apiVersion") == owner.api_version:
                 return owner, namespace, reference["name"]
-    if tenant := annotations_of(manifest).get(TENANT_ANNOTATION):
+    annotations = annotations_of(manifest)  # of a pod, which has a ReplicaSet for an owner
+    if tenant := annotations.get(TENANT_ANNOTATION):
         return TENANT, namespace, tenant
+    if pool := annotations.get(POOL_ANNOTATION):
+        return POOL, namespace, pool
     return None
 
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from copilot_operator.domain.manifest import Manifest, labels_of
-from copilot_operator.domain.naming import PROTECTED_LABEL
+from copilot_operator.domain.naming import CORDONED_LABEL, PROTECTED_LABEL
 from copilot_operator.domain.snapshot import Finding, Pod
 
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
@@ -38,6 +38,7 @@ def pod_view(pod: Manifest) -> Pod:
         started=any(each.get("started") and "running" in each.get("state", {}) for each in _servers(status)),
         terminating="deletionTimestamp" in metadata,
         protected=labels_of(pod).get(PROTECTED_LABEL) == "true",
+        cordoned=labels_of(pod).get(CORDONED_LABEL) == "true",
         node=(pod.get("spec") or {}).get("nodeName"),
         waiting=_waiting(status),
         misfortune=_misfortune(status),

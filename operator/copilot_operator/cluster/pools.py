@@ -1,7 +1,7 @@
 """What is known of pools: their specs, revisions and tokens, each read once per version, and a pool's snapshot."""
 
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,9 +13,10 @@ from copilot_operator.cluster.cache import Cache, Record
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent
 from copilot_operator.cluster.look import credential, look
-from copilot_operator.cluster.pods import replica_set_of
+from copilot_operator.cluster.pods import pod_view, replica_set_of
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.domain.desired.deployment import token_source
+from copilot_operator.domain.desired.tenant_entry import gateway_entry
 from copilot_operator.domain.drain import Why, intent_of
 from copilot_operator.domain.kinds import (
     DEPLOYMENT,
@@ -24,8 +25,12 @@ from copilot_operator.domain.kinds import (
     POD,
     POOL,
     REVISION,
+    ROLE,
+    ROLE_BINDING,
     SECRET,
+    SERVICE,
     SERVICE_ACCOUNT,
+    TENANT,
     Kind,
 )
 from copilot_operator.domain.live import is_up
@@ -36,15 +41,21 @@ from copilot_operator.domain.naming import (
     RESTARTED_AT_ANNOTATION,
     TENANT_LABEL,
     busy_servers,
+    gateway_of,
     pool_object,
     server_of,
     slug,
+    tenant_key,
+    tenant_shards,
+    token_shards,
 )
 from copilot_operator.domain.progress import known_revisions
 from copilot_operator.domain.revisions import Course, course_of, was_ready
 from copilot_operator.domain.secrets import decoded
 from copilot_operator.domain.snapshot import (
     Finding,
+    GatewayView,
+    Pod,
     PoolSnapshot,
     Server,
     ServerToken,
@@ -66,6 +77,7 @@ class Pools:
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
     courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
+    entries: dict[str, tuple[object, tuple[str, str]]] = field(default_factory=dict, repr=False)  # of a tenant
 
     def spec(self, raw: Manifest) -> PoolSpec:
         """Raises InvalidResource. Parsed once per version: thousands of tenants share it."""
@@ -95,14 +107,26 @@ class Pools:
         found = self.cache.records(REVISION, namespace, POOL_LABEL, slug(pool))
         return [record for _, record in found if record.controller == uid]
 
+    def tenant_key(self, namespace: str, pool: str) -> str | None:
+        """The key that tokens of the pool's tenants are made from; None before its gateway is made."""
+        return self._own_secret(namespace, pool, tenant_key(pool)).get("key")
+
+    def gateway_ready(self, namespace: str, pool: str) -> bool:
+        live = self.cache.get(DEPLOYMENT, namespace, gateway_of(pool))
+        return bool(live and live.get("status", {}).get("readyReplicas"))
+
+    def _own_secret(self, namespace: str, pool: str, name: str) -> dict[str, str]:
+        """What a Secret of the pool holds, {} if it is not there or not the pool's own."""
+        return next((held for found, _, held in self._secrets(namespace, pool) if found == name), {})
+
     def token(self, namespace: str, pool: str, server: str) -> ServerToken | None:
-        for name, _, tokens in self._shards(namespace, pool):
-            if server in tokens:
+        for name, _, tokens in self._secrets(namespace, pool):
+            if server in tokens and name.startswith(token_shards(pool)):
                 return ServerToken(tokens[server], name)
         return None
 
-    def _shards(self, namespace: str, pool: str) -> list[tuple[str, str, dict[str, str]]]:
-        """Name, resourceVersion and tokens of the pool's own Secrets; a Secret that merely has the label is not one."""
+    def _secrets(self, namespace: str, pool: str) -> list[tuple[str, str, dict[str, str]]]:
+        """Name, resourceVersion and values of the pool's own Secrets; one that merely has the label is none of them."""
         uid = self.cache.uid(POOL, namespace, pool)
         if uid is None:
             return []
@@ -113,10 +137,10 @@ class Pools:
         ]
 
     def _held(self, shard: Record) -> dict[str, str]:
-        """Tokens of a shard by server. Every tenant asks for its own, so hundreds are decoded once per version."""
+        """Values of a Secret. Every tenant asks for its token, so hundreds are decoded once per version."""
         if (known := self.tokens.get(shard.uid)) and known[0] == shard.version:
             return known[1]
-        tokens = _tokens(shard.manifest)
+        tokens = _values(shard.manifest)
         _remember(self.tokens, shard.uid, (shard.version, tokens))
         return tokens
 
@@ -126,7 +150,7 @@ class Pools:
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             return None
         tenants = self.cache.tenants_of(namespace, name)
-        shards = self._shards(namespace, name)
+        held = self._secrets(namespace, name)
         members = frozenset(server_of(tenant) for tenant in tenants)
         snapshot = PoolSnapshot(
             raw,
@@ -137,8 +161,8 @@ class Pools:
             revisions=tuple(record.manifest for record in self._revisions(namespace, name)),
             failing=self.rollouts.failing(namespace, name),
             next_verdict_s=self.rollouts.next_verdict_s(namespace, name),
-            tokens={shard: tokens for shard, _, tokens in shards},
-            versions={shard: version for shard, version, _ in shards},
+            tokens={shard: tokens for shard, _, tokens in held if shard.startswith(token_shards(name))},
+            versions={secret: version for secret, version, _ in held},
         )
         try:
             spec = self.spec(raw)
@@ -148,7 +172,10 @@ class Pools:
         new = {server: await self._adopt_or_mint(namespace, server) for server in sorted(members - known)}
         objects = {kind: await self._pool_object(kind, namespace, name) for kind in POOL_OBJECTS}
         uid = raw["metadata"]["uid"]
-        taken = next((kind for kind, live in objects.items() if live and controller_uid(live) != uid), None)
+        gateway = await self._gateway(namespace, name, spec)
+        named = [(kind, POOL_OBJECTS[kind](name), live) for kind, live in objects.items()]
+        named += [(kind, gateway_of(name), live) for kind, live in gateway.objects.items()]
+        taken = next(((kind, of) for kind, of, live in named if live and controller_uid(live) != uid), None)
         return replace(
             snapshot,
             spec=spec,
@@ -157,15 +184,51 @@ class Pools:
             service_account=objects[SERVICE_ACCOUNT],
             network_policy=objects[NETWORK_POLICY],
             disruption_budget=objects[DISRUPTION_BUDGET],
-            obstacle=_taken(taken, POOL_OBJECTS[taken](name)) if taken else None,
+            gateway=gateway,
+            obstacle=_taken(*taken) if taken else None,
             credential=await credential(self.api, self.cache, namespace, spec.auth),
         )
+
+    async def _gateway(self, namespace: str, pool: str, spec: PoolSpec) -> GatewayView:
+        if not spec.gateway.enabled:
+            return GatewayView()
+        name = gateway_of(pool)
+        objects = {
+            kind: self.cache.get(kind, namespace, name) or await look(self.api, kind, namespace, name)
+            for kind in GATEWAY_OBJECTS
+        }
+        stored = self.tenant_key(namespace, pool)
+        key = stored or secrets.token_urlsafe(32)
+        return GatewayView(
+            objects={kind: live for kind, live in objects.items() if live},
+            tenant_key=key,
+            peer_key=self._own_secret(namespace, pool, name).get("peer.key") or secrets.token_urlsafe(32),
+            key_stored=stored is not None,
+            tenants={n: held for n, _, held in self._secrets(namespace, pool) if n.startswith(tenant_shards(pool))},
+            entries=dict(self._entry(key, r) for _, r in self.cache.records(TENANT, namespace, "poolRef", pool)),
+            trouble=next((pod.waiting for pod in self._gateway_pods(namespace, pool) if pod.waiting), None),
+        )
+
+    def _gateway_pods(self, namespace: str, pool: str) -> Iterator[Pod]:
+        for pod in self.cache.labelled(POD, namespace, POOL_LABEL, slug(pool)):
+            if replica_set_of(pod, gateway_of(pool)):
+                yield pod_view(pod)
+
+    def _entry(self, key: str, tenant: Record) -> tuple[str, str]:
+        """Server name, and what the gateway is to know of the tenant. Made once per version of a tenant."""
+        if (known := self.entries.get(tenant.uid)) and known[0] == (tenant.version, key):
+            return known[1]
+        raw = tenant.manifest
+        server = server_of(raw["metadata"]["name"])
+        made = server, gateway_entry(raw, key)
+        _remember(self.entries, tenant.uid, ((tenant.version, key), made))
+        return made
 
     def _shard_of(self, namespace: str, server: str, pool: str) -> str | None:
         """The shard that a Deployment takes its token from; only one that this pool may have made."""
         live = self.cache.get(DEPLOYMENT, namespace, server)
         named = token_source(live) if live else None
-        return named if named and named.startswith(f"{pool_object(pool)}-server-tokens-") else None
+        return named if named and named.startswith(token_shards(pool)) else None
 
     async def _pool_object(self, kind: Kind, namespace: str, pool: str) -> Manifest | None:
         name = POOL_OBJECTS[kind](pool)
@@ -197,6 +260,16 @@ class Pools:
         return {name for pod in pods if (name := replica_set_of(pod, deployment["metadata"]["name"]))}
 
 
+GATEWAY_OBJECTS = (
+    SECRET,
+    SERVICE_ACCOUNT,
+    ROLE,
+    ROLE_BINDING,
+    NETWORK_POLICY,
+    DISRUPTION_BUDGET,
+    SERVICE,
+    DEPLOYMENT,
+)
 POOL_OBJECTS = {SERVICE_ACCOUNT: pool_object, NETWORK_POLICY: pool_object, DISRUPTION_BUDGET: busy_servers}
 
 
@@ -220,8 +293,8 @@ def _server(live: Manifest, told: str, replica_sets: Callable[[], Collection[str
     )
 
 
-def _tokens(shard: Manifest) -> dict[str, str]:
-    return {server: decoded(value) for server, value in (shard.get("data") or {}).items()}
+def _values(secret: Manifest) -> dict[str, str]:
+    return {key: decoded(value) for key, value in (secret.get("data") or {}).items()}
 
 
 def _taken(kind: Kind, name: str) -> Finding:

@@ -90,7 +90,7 @@ class Reconciler:
         waits = snapshot.unusable or snapshot.children.obstacle or snapshot.storage.finding
         if waits or snapshot.refused:
             return REFUSED_AGAIN_S if snapshot.refused else WAITING_AGAIN_S
-        if snapshot.pool and snapshot.token is None and not snapshot.deleted:
+        if snapshot.pool and snapshot.lacks_token and not snapshot.deleted:
             return WAITING_AGAIN_S  # its pool wakes it, unless the answer to the pool's write got lost
         return min((s for s in (report.look_again_s, unprotected_in_s(snapshot)) if s is not None), default=None)
 

@@ -49,6 +49,7 @@ from copilot_operator.domain.snapshot import (
     TenantSnapshot,
     is_paused,
 )
+from copilot_operator.domain.tenant_tokens import token_of
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Tenants:
             return self._observed(snapshot, {})
         auth = spec.auth or pool.spec.auth
         snapshot = replace(snapshot, credential=await credential(self.api, self.cache, namespace, auth))
-        if snapshot.deleted or snapshot.token is None:
+        if snapshot.deleted or snapshot.lacks_token:
             return self._observed(snapshot, {})
         answers = await self._missing_children(snapshot)
         if CLAIM in answers and answers[CLAIM] is None:
@@ -100,7 +101,15 @@ class Tenants:
         if isinstance(view, Finding):
             return replace(snapshot, spec=spec, unusable=view)
         admitted, token = self.pools.rollouts.admits(namespace, pool, server), self.pools.token(namespace, pool, server)
-        return replace(snapshot, spec=spec, pool=view, admitted=admitted, token=token)
+        snapshot = replace(snapshot, spec=spec, pool=view, admitted=admitted, token=token)
+        if not view.spec.gateway.enabled:
+            return snapshot
+        key = self.pools.tenant_key(namespace, pool)
+        return replace(
+            snapshot,
+            tenant_token=token_of(key, snapshot.raw["metadata"]["uid"]) if key else None,
+            gateway_ready=self.pools.gateway_ready(namespace, pool),
+        )
 
     async def _bury_ghosts(self, snapshot: TenantSnapshot) -> None:
         """A watch that had to list anew does not tell what is gone; a ghost would keep its server from starting."""

@@ -45,6 +45,8 @@ NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "Netw
 REVISION: Final = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
 DISRUPTION_BUDGET: Final = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 NODE: Final = Kind("", "v1", "nodes", "Node", namespaced=False)
+ROLE: Final = Kind("rbac.authorization.k8s.io", "v1", "roles", "Role")
+ROLE_BINDING: Final = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 EVENT: Final = Kind("", "v1", "events", "Event")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)

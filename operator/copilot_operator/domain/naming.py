@@ -15,11 +15,13 @@ MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "copilot-operator"
 NAME_LABEL: Final = "app.kubernetes.io/name"
 SERVER_NAME: Final = "copilot"  # value of NAME_LABEL on everything that belongs to a server
+GATEWAY_NAME: Final = "copilot-gateway"  # value of NAME_LABEL on everything that belongs to a gateway
 POOL_LABEL: Final = f"{GROUP}/pool"
 TENANT_LABEL: Final = f"{GROUP}/tenant"
 USABLE_LABEL: Final = f"{GROUP}/tenant-usable"  # "true" on users' credential Secrets; ours say "false", see observe.py
 
 TENANT_ANNOTATION: Final = f"{GROUP}/tenant-name"  # the whole name: the label holds a slug
+POOL_ANNOTATION: Final = f"{GROUP}/pool-name"  # likewise, on the pods of gateways
 PAUSED_ANNOTATION: Final = f"{GROUP}/paused"
 RESTARTED_AT_ANNOTATION: Final = f"{GROUP}/restarted-at"
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied-hash"
@@ -30,6 +32,7 @@ DRAIN_DEADLINE_ANNOTATION: Final = f"{GROUP}/drain-deadline"
 HEALTH_RESTARTS_ANNOTATION: Final = f"{GROUP}/health-restarts"
 POOL_REVISION_ANNOTATION: Final = f"{GROUP}/pool-revision"  # on Deployments: the ControllerRevision they are made from
 PROVEN_ANNOTATION: Final = f"{GROUP}/proven"  # "true" on a ControllerRevision with which a server was Ready
+CORDONED_LABEL: Final = f"{GROUP}/cordoned"  # "true" on pods to which nothing new may be led
 PROTECTED_LABEL: Final = f"{GROUP}/protected"  # "true" on pods that work: the pool's PodDisruptionBudget selects it
 
 AS_IT_IS: Final = re.compile(r"[a-z0-9]([a-z0-9]|-(?!-))*[a-z0-9]|[a-z0-9]")
@@ -59,6 +62,26 @@ def busy_servers(pool: str) -> str:
     return f"{pool_object(pool)}-busy-servers"
 
 
+def gateway_of(pool: str) -> str:
+    """Name of all that a pool's gateway consists of: Deployment, Service, ServiceAccount, Role, settings."""
+    return f"{pool_object(pool)}-gateway"
+
+
+def tenant_shard(pool: str, number: int) -> str:
+    """Name of the ``number``-th Secret with what a pool's gateway knows of tenants."""
+    return f"{tenant_shards(pool)}{number}"
+
+
+def tenant_shards(pool: str) -> str:
+    """With what their names begin."""
+    return f"{gateway_of(pool)}-tenants-"
+
+
+def tenant_key(pool: str) -> str:
+    """Name of the Secret with the key that a pool's tenants' tokens are made from."""
+    return f"{pool_object(pool)}-tenant-key"
+
+
 def pool_revision(pool: str, code: str) -> str:
     """Name of the ControllerRevision of a pool whose content has the digest ``code`` (10 digits: 61 in all)."""
     return f"{pool_object(pool)}-{code}"
@@ -66,4 +89,9 @@ def pool_revision(pool: str, code: str) -> str:
 
 def token_shard(pool: str, number: int) -> str:
     """Name of the ``number``-th Secret with server tokens of a pool."""
-    return f"{pool_object(pool)}-server-tokens-{number}"
+    return f"{token_shards(pool)}{number}"
+
+
+def token_shards(pool: str) -> str:
+    """With what their names begin."""
+    return f"{pool_object(pool)}-server-tokens-"

@@ -12,13 +12,14 @@ from typing import Final
 from copilot_operator.domain.desired.claim import claim
 from copilot_operator.domain.desired.connection import connection
 from copilot_operator.domain.desired.deployment import deployment
-from copilot_operator.domain.desired.service import CORDONED_LABEL, service
+from copilot_operator.domain.desired.service import service
 from copilot_operator.domain.fit import misfit
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE
 from copilot_operator.domain.lifecycle import Move, Stage, next_move
 from copilot_operator.domain.live import is_up
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import (
+    CORDONED_LABEL,
     DRAIN_CAUSE_ANNOTATION,
     DRAIN_DEADLINE_ANNOTATION,
     DRAIN_SINCE_ANNOTATION,
@@ -54,7 +55,7 @@ def plan_tenant(snapshot: TenantSnapshot) -> TenantPlan:
         return TenantPlan()
     if snapshot.unusable or snapshot.children.obstacle or snapshot.storage.finding:
         return TenantPlan(tuple(_labels(snapshot)))
-    if snapshot.spec is None or snapshot.pool is None or snapshot.token is None or misfit(snapshot):
+    if snapshot.spec is None or snapshot.pool is None or snapshot.lacks_token or misfit(snapshot):
         return TenantPlan(tuple(_labels(snapshot)))  # the pool's plan gives each server a token first
     if snapshot.paused:
         return TenantPlan(move=Move(_observed_stage(snapshot)))
@@ -63,7 +64,7 @@ def plan_tenant(snapshot: TenantSnapshot) -> TenantPlan:
     # Whoever goes on after a crash must find the intent: it is noted first, and forgotten once the server starts anew.
     steps = (*deeds, *notes) if move.apply else (*notes, *deeds)
     ends = move.stop or move.replace  # of a pod that goes nobody needs to know whether it may be evicted
-    return TenantPlan(steps if ends else (*steps, *_labels(snapshot)), move)
+    return TenantPlan(steps if ends else (*steps, *_cordons(snapshot, move), *_labels(snapshot)), move)
 
 
 def _notes(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
@@ -99,6 +100,15 @@ def _deed(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
     elif move.replace:
         pod = move.replace.pod
         yield DeletePod(snapshot.namespace, pod.name, pod.uid, move.replace.grace_s, move.why)
+
+
+def _cordons(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
+    """What keeps gateways away from a server; without one its Service does (see ``service``)."""
+    assert snapshot.pool
+    for pod in snapshot.pods:
+        if snapshot.pool.spec.gateway.enabled and not pod.terminating and pod.cordoned != move.cordoned:
+            label = {CORDONED_LABEL: "true" if move.cordoned else None}
+            yield Label(snapshot.namespace, pod.name, pod.uid, label, move.why or "it serves again")
 
 
 def _labels(snapshot: TenantSnapshot) -> Iterator[Step]:

@@ -1,10 +1,26 @@
-"""What to do for a pool: its own objects, the revisions that its servers run, and a token for each of them."""
+"""What to do for a pool: its own objects, the revisions that its servers run, a token for each of them, its gateway."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 
+from copilot_operator.domain.desired import gateway
 from copilot_operator.domain.desired.pool import disruption_budget, network_policy, service_account, token_shard
-from copilot_operator.domain.kinds import DISRUPTION_BUDGET, NETWORK_POLICY, REVISION, SECRET, SERVICE_ACCOUNT
-from copilot_operator.domain.naming import busy_servers, pool_object
+from copilot_operator.domain.kinds import (
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    REVISION,
+    ROLE,
+    ROLE_BINDING,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Kind,
+)
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.naming import busy_servers, gateway_of, pool_object, tenant_shard
 from copilot_operator.domain.naming import token_shard as shard_name
 from copilot_operator.domain.progress import progress_of
 from copilot_operator.domain.revisions import as_manifest
@@ -12,7 +28,7 @@ from copilot_operator.domain.snapshot import PoolSnapshot
 from copilot_operator.domain.steps import Apply, Delete, Step, converge
 from copilot_operator.domain.subset import first_difference
 
-TOKENS_PER_SHARD = 250  # ~35 KiB a Secret: each new server rewrites one, and a Secret holds 1 MiB at most
+PER_SHARD = 250  # ~35 KiB a Secret: each new server rewrites one, and a Secret holds 1 MiB at most
 
 
 def plan_pool(snapshot: PoolSnapshot) -> tuple[Step, ...]:
@@ -34,7 +50,13 @@ def plan_pool(snapshot: PoolSnapshot) -> tuple[Step, ...]:
         steps.append(Delete(NETWORK_POLICY, snapshot.namespace, name, uid, "networkPolicy.enabled is false"))
     for kind, wanted, live in wanted_objects:
         steps += converge(kind, wanted, live)
-    return (*steps, *_token_steps(snapshot))
+    tokens = _tokens(snapshot)
+    steps += [
+        Apply(SECRET, token_shard(snapshot, name, held), f"tokens of {len(held)} servers")
+        for name, held in sorted(tokens.items())
+        if held != snapshot.tokens.get(name)
+    ]
+    return (*steps, *(_gateway_steps(snapshot, tokens) if snapshot.spec.gateway.enabled else ()))
 
 
 def _revision_steps(snapshot: PoolSnapshot) -> list[Step]:
@@ -57,18 +79,59 @@ def _revision_steps(snapshot: PoolSnapshot) -> list[Step]:
     ]
 
 
-def _token_steps(snapshot: PoolSnapshot) -> list[Step]:
-    """New tokens go to the first shard with room; a token never moves, nor comes back elsewhere after it was lost: pods
-    name its shard."""
-    shards = {name: {s: t for s, t in held.items() if s in snapshot.members} for name, held in snapshot.tokens.items()}
+def _tokens(snapshot: PoolSnapshot) -> dict[str, dict[str, str]]:
+    """A token never moves, nor comes back elsewhere after it was lost: pods name its shard."""
+    kept = {server: token for held in snapshot.tokens.values() for server, token in held.items()}
+    wanted = {
+        server: token for server, token in (kept | dict(snapshot.new_tokens)).items() if server in snapshot.members
+    }
+    return sharded(snapshot.tokens, wanted, partial(shard_name, snapshot.name), snapshot.shard_of)
+
+
+def sharded(
+    stored: Mapping[str, Mapping[str, str]],
+    wanted: Mapping[str, str],
+    name_of: Callable[[int], str],
+    homes: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, dict[str, str]]:
+    """What each of several Secrets shall hold: what is stored stays where it is, what is new goes to its home, or to
+    the first with room."""
+    found = {name: {key: wanted[key] for key in held if key in wanted} for name, held in stored.items()}
+    placed = {key for held in found.values() for key in held}
     number = 0
-    for server, token in sorted(snapshot.new_tokens.items()):
-        while len(shards.setdefault(shard_name(snapshot.name, number), {})) >= TOKENS_PER_SHARD:
+    for key, value in sorted(wanted.items()):
+        if key in placed:
+            continue
+        while len(found.setdefault(name_of(number), {})) >= PER_SHARD:
             number += 1
-        home = snapshot.shard_of.get(server, shard_name(snapshot.name, number))
-        shards.setdefault(home, {})[server] = token
-    return [
-        Apply(SECRET, token_shard(snapshot, name, held), f"tokens of {len(held)} servers")
-        for name, held in sorted(shards.items())
-        if held != snapshot.tokens.get(name)
+        found.setdefault(homes.get(key, name_of(number)), {})[key] = value
+    return {name: held for name, held in found.items() if held or name in stored}
+
+
+def _gateway_steps(snapshot: PoolSnapshot, tokens: Mapping[str, object]) -> Iterator[Step]:
+    """Its Secrets first, then what lets it read them, then its pods."""
+    view = snapshot.gateway
+    if not view.key_stored:
+        yield Apply(SECRET, gateway.key_secret(snapshot), "missing")
+    shards = sharded(view.tenants, view.entries, partial(tenant_shard, snapshot.name))
+    for name, held in sorted(shards.items()):
+        if held != view.tenants.get(name):
+            yield Apply(SECRET, gateway.tenants(snapshot, name, held), f"{len(held)} tenants")
+    secrets = tuple(sorted(tokens)), tuple(sorted(shards))
+    wanted: list[tuple[Kind, Manifest]] = [
+        (SECRET, gateway.settings(snapshot, *secrets)),
+        (SERVICE_ACCOUNT, gateway.service_account(snapshot)),
+        (ROLE, gateway.role(snapshot, (gateway_of(snapshot.name), *secrets[0], *secrets[1]))),
+        (ROLE_BINDING, gateway.role_binding(snapshot)),
+        (DISRUPTION_BUDGET, gateway.disruption_budget(snapshot)),
+        (SERVICE, gateway.service(snapshot)),
+        (DEPLOYMENT, gateway.deployment(snapshot)),
     ]
+    assert snapshot.spec
+    if snapshot.spec.network_policy.enabled:
+        wanted.insert(4, (NETWORK_POLICY, gateway.network_policy(snapshot)))
+    elif live := view.objects.get(NETWORK_POLICY):
+        name, uid = gateway_of(snapshot.name), live["metadata"]["uid"]
+        yield Delete(NETWORK_POLICY, snapshot.namespace, name, uid, "networkPolicy.enabled is false")
+    for kind, manifest in wanted:
+        yield from converge(kind, manifest, view.objects.get(kind))

@@ -5,7 +5,9 @@ from typing import Final
 
 from copilot_operator.api.conditions import Condition
 from copilot_operator.domain.desired.common import pool_labels
+from copilot_operator.domain.kinds import DEPLOYMENT
 from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.naming import gateway_of
 from copilot_operator.domain.progress import Progress, progress_of
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot
 from copilot_operator.domain.status import Event, Report, merged
@@ -19,7 +21,7 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
     """The status of a pool; ``sessions`` and the like follow with what counts them."""
     old: Manifest = snapshot.raw.get("status") or {}
     credential = snapshot.credential.finding if snapshot.credential else None
-    found = snapshot.unusable or snapshot.obstacle or snapshot.refused or credential
+    found = snapshot.unusable or snapshot.obstacle or snapshot.refused or credential or _no_gateway(snapshot)
     versions = Counter(server.image for server in snapshot.servers if server.running)
     generation = snapshot.raw["metadata"].get("generation", 1)
     progress = progress_of(snapshot) if snapshot.spec else None
@@ -45,6 +47,7 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
         "tenants": len(snapshot.members),
         "replicas": sum(server.running for server in snapshot.servers),
         "readyReplicas": sum(server.ready for server in snapshot.servers),
+        **_gateway(snapshot),
         **(_revisions(old, progress) if progress else _as_before(old)),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(pool_labels(snapshot.name).items())),
         "versions": [{"image": image, "servers": count} for image, count in sorted(versions.items())],
@@ -54,8 +57,32 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
 
 
 def changes_course(before: Manifest, after: Manifest) -> bool:
-    """Whether tenants must look again: their servers are rendered from another revision."""
-    return any(before.get(field) != after.get(field) for field in ("currentRevision", "failedRevision"))
+    """Whether tenants must look again: their servers are rendered from another revision, or they can be reached now, or
+    can't any more."""
+    other = any(before.get(field) != after.get(field) for field in ("currentRevision", "failedRevision"))
+    return other or _is_served(before) != _is_served(after)
+
+
+def _is_served(status: Manifest) -> bool:
+    return bool((status.get("gateway") or {}).get("readyReplicas"))
+
+
+def _no_gateway(snapshot: PoolSnapshot) -> Finding | None:
+    """None of its gateways is ready, so no tenant can be reached."""
+    if snapshot.spec is None or not snapshot.spec.gateway.enabled or _gateway(snapshot)["gateway"]["readyReplicas"]:
+        return None
+    why = snapshot.gateway.trouble
+    return why or Finding(
+        "GatewayNotReady", f"No gateway is ready; see: kubectl describe deploy {gateway_of(snapshot.name)}"
+    )
+
+
+def _gateway(snapshot: PoolSnapshot) -> Manifest:
+    if snapshot.spec is None or not snapshot.spec.gateway.enabled:
+        return {}
+    live = snapshot.gateway.objects.get(DEPLOYMENT) or {}
+    ready = live.get("status", {}).get("readyReplicas", 0)
+    return {"gateway": {"replicas": snapshot.spec.gateway.replicas, "readyReplicas": ready}}
 
 
 def _revisions(old: Manifest, progress: Progress) -> Manifest:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from copilot_operator.api.pool import PoolSpec
 from copilot_operator.api.tenant import TenantSpec
+from copilot_operator.domain.kinds import Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import PAUSED_ANNOTATION
 
@@ -25,6 +26,7 @@ class Settings:
 
     agent_image: str
     operator_namespace: str
+    cluster_domain: str = "cluster.local"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Pod:
     ``misfortune``: what befell it, though it may be on its way up again: out of memory, evicted.
 
     ``started``: its CLI has answered once and runs, so it may have sessions. Unready it is too while it is drained.
-    ``protected``: it carries the label that keeps evictions away.
+    ``protected``: it carries the label that keeps evictions away; ``cordoned``: the one that keeps gateways away.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Pod:
     waiting: Finding | None = None
     misfortune: Finding | None = None
     unschedulable: str | None = None
+    cordoned: bool = False
 
 
 def server_pod(pods: Iterable[Pod]) -> Pod | None:
@@ -195,6 +198,8 @@ class TenantSnapshot:
     pool: PoolView | None = None
     unusable: Finding | None = None
     token: ServerToken | None = None
+    tenant_token: str | None = field(default=None, repr=False)  # what applications get, where there is a gateway
+    gateway_ready: bool = True  # some gateway of the pool is, or it has none
     credential: Credential | None = None
     storage: Storage = Storage()
     children: Children = Children()
@@ -214,6 +219,17 @@ class TenantSnapshot:
     @property
     def namespace(self) -> str:
         return str(self.raw["metadata"]["namespace"])
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether its pool has yet to make a token for it, or for its server."""
+        gateway = self.pool is not None and self.pool.spec.gateway.enabled
+        return self.token is None or (gateway and self.tenant_token is None)
+
+    @property
+    def pool_name(self) -> str:
+        assert self.spec
+        return self.spec.pool_ref.name
 
     @property
     def server_pod(self) -> Pod | None:
@@ -262,6 +278,23 @@ class Failing:
 
 
 @dataclass(frozen=True)
+class GatewayView:
+    """What there is of a pool's gateway: ``objects`` that have its name, by kind.
+
+    ``tenant_key`` and ``peer_key`` are as stored, or new. ``tenants`` are its Secrets with tenants, by name, and what
+    they hold by server name; ``entries`` what they should hold.
+    """
+
+    objects: Mapping[Kind, Manifest] = field(default_factory=dict)
+    tenant_key: str = field(default="", repr=False)
+    peer_key: str = field(default="", repr=False)
+    key_stored: bool = False
+    tenants: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    entries: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trouble: Finding | None = None  # what kubelet says keeps one of its pods from running
+
+
+@dataclass(frozen=True)
 class PoolSnapshot:
     """``tokens`` maps a shard's name to its tokens by server; ``new_tokens`` are for servers that have none yet.
 
@@ -285,6 +318,7 @@ class PoolSnapshot:
     failing: Mapping[str, Failing] = field(default_factory=dict)
     next_verdict_s: float | None = None  # until another server has failed for long enough to be among them
     disruption_budget: Manifest | None = None
+    gateway: GatewayView = GatewayView()
     obstacle: Finding | None = None
     credential: Credential | None = None
     refused: Finding | None = None

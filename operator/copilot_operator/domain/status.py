@@ -17,6 +17,7 @@ from copilot_operator.domain.fit import misfit
 from copilot_operator.domain.health import degraded
 from copilot_operator.domain.lifecycle import Stage, overdue_at
 from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.naming import gateway_of
 from copilot_operator.domain.plan import TenantPlan
 from copilot_operator.domain.snapshot import Finding, Health, Reading, TenantSnapshot
 
@@ -176,6 +177,18 @@ def misfortune(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     return pod.misfortune if pod else None
 
 
+def no_gateway(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    if snapshot.gateway_ready:
+        return None
+    return Finding(
+        "GatewayNotReady", f"No gateway of the pool is ready; see: kubectl describe deploy {_gateway(snapshot)}"
+    )
+
+
+def _gateway(snapshot: TenantSnapshot) -> str:
+    return gateway_of(snapshot.pool_name) if snapshot.spec else ""
+
+
 READY: Final[tuple[Policy, ...]] = (
     unusable,  # nothing can be decided about it
     in_the_way,  # the name of a child is taken
@@ -192,6 +205,7 @@ READY: Final[tuple[Policy, ...]] = (
     unhealthy,
     misfortune,
     not_ready,
+    no_gateway,
 )
 PHASES: Final = {
     "Suspended": "Suspended",
@@ -202,6 +216,7 @@ PHASES: Final = {
     "PodGone": "Starting",
     "PodFailed": "Starting",
     "OutOfMemory": "Starting",
+    "GatewayNotReady": "Starting",
 }
 ORDINARY: Final = frozenset({"Suspended", "Draining", "Stopping", "Starting"})  # no warning
 WAITING: Final = frozenset({"PoolNotFound", "PreviousRemains"})  # somebody else moves next, so: Pending
@@ -211,7 +226,7 @@ def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
     """The status of a tenant after ``plan`` was carried out, and the Event if Ready changed its word."""
     snapshot = _with_last_reading(snapshot, plan)
     found = next((finding for policy in READY if (finding := policy(snapshot, plan))), None)
-    if snapshot.deleted or (plan.move is None and found and found.reason == "Starting" and snapshot.token is None):
+    if snapshot.deleted or (plan.move is None and found and found.reason == "Starting" and snapshot.lacks_token):
         return Report()
     old: Manifest = snapshot.raw.get("status") or {}
     if not old and found and found.reason == "Starting":

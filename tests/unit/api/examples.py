@@ -91,10 +91,17 @@ REF = {"name": "keys", "key": "api"}
 # ---- rules: every message of the CRDs occurs below (test_crd.py sees to it)
 RULES: tuple[Example, ...] = (
     Example(
-        "this version has no gateway: write gateway: {enabled: false}",
+        "gateway.enabled cannot change",
+        {"gateway": {"enabled": True, "replicas": 3}},
         {"gateway": {"enabled": False}},
-        {"gateway": {"enabled": True}},
         path="spec.gateway",
+        before={"gateway": {"enabled": True}},
+    ),
+    Example(
+        "leave policy out, or write gateway: {enabled: true}",
+        {"gateway": ..., "sessions.policy": {"hostTools": False}},
+        {"sessions.policy": {"mcpServers": False}},
+        path="spec.sessions.policy",
     ),
     Example(
         "leave shared out and do not scale this pool",
@@ -235,6 +242,7 @@ RULES: tuple[Example, ...] = (
         Example("write a duration from 0s to 24h", {"drain.timeout": good}, {"drain.timeout": bad})
         for good, bad in (("0s", "-1s"), ("24h", "24h0.001s"), ("9m", "9"))
     ),
+    Example("write a duration from 0s to 1h", {"gateway.drainTimeout": "0s"}, {"gateway.drainTimeout": "61m"}),
     Example("write a duration from 1m to 24h", {"health.stalledTurn": "60s"}, {"health.stalledTurn": "59s"}),
     Example("write a duration from 10m to 8760h", {"recycle.maxAge": "72h"}, {"recycle.maxAge": "9m"}),
     # how many, how much
@@ -310,8 +318,6 @@ SCHEMA: tuple[Example, ...] = (
         before={},
     ),
     Example("Required value", {}, {"isolation": ...}, path="spec.isolation"),
-    Example("Required value", {}, {"gateway": ...}, path="spec.gateway"),
-    Example("Required value", {}, {"gateway": {}}, path="spec.gateway.enabled"),
     Example("Required value", {}, {"server": {}}, path="spec.server.image"),
     Example("spec.server.image", {"server.image": "a"}, {"server.image": ""}, path="spec.server.image"),
     Example("should match", {"server.image": "a@sha256:1"}, {"server.image": "a b"}, path="spec.server.image"),

@@ -357,7 +357,7 @@ def test_the_service_account_has_no_token_to_mount() -> None:
 
 def test_the_network_policy() -> None:
     cli, agent = {"protocol": "TCP", "port": 4321}, {"protocol": "TCP", "port": 4322}
-    not_servers = {"key": "app.kubernetes.io/name", "operator": "NotIn", "values": ["copilot"]}
+    not_servers = {"key": "app.kubernetes.io/name", "operator": "NotIn", "values": ["copilot", "copilot-gateway"]}
     assert plain(network_policy(a_pool_snapshot())) == {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -16,7 +16,7 @@ from copilot_operator.domain.drain import Intent, Why
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE
 from copilot_operator.domain.lifecycle import Move, Stage
 from copilot_operator.domain.plan import TenantPlan, plan_tenant
-from copilot_operator.domain.pool_plan import TOKENS_PER_SHARD, plan_pool
+from copilot_operator.domain.pool_plan import PER_SHARD, plan_pool
 from copilot_operator.domain.secrets import as_observed
 from copilot_operator.domain.snapshot import (
     Children,
@@ -317,7 +317,7 @@ def test_a_budget_with_a_limit_of_somebody_elses_is_made_anew_since_no_apply_tak
 
 
 def test_tokens_fill_one_shard_after_the_other() -> None:
-    servers = {f"copilot-{number:04}": f"token-{number}" for number in range(2 * TOKENS_PER_SHARD + 1)}
+    servers = {f"copilot-{number:04}": f"token-{number}" for number in range(2 * PER_SHARD + 1)}
     shards = written(plan_pool(a_settled_pool(members=frozenset(servers), new_tokens=servers)))
     assert {name: len(held) for name, held in shards.items()} == {shard(0): 250, shard(1): 250, shard(2): 1}
     assert {server: token for held in shards.values() for server, token in held.items()} == servers

@@ -6,6 +6,7 @@ from copilot_operator.domain.kinds import Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of, digest, owner_reference
 from copilot_operator.domain.naming import (
     APPLIED_ANNOTATION,
+    GATEWAY_NAME,
     MANAGED_BY,
     MANAGED_BY_LABEL,
     NAME_LABEL,
@@ -21,6 +22,10 @@ from copilot_operator.domain.snapshot import TenantSnapshot
 
 def pool_labels(pool: str) -> dict[str, str]:
     return {MANAGED_BY_LABEL: MANAGED_BY, NAME_LABEL: SERVER_NAME, POOL_LABEL: slug(pool)}
+
+
+def gateway_labels(pool: str) -> dict[str, str]:
+    return {MANAGED_BY_LABEL: MANAGED_BY, NAME_LABEL: GATEWAY_NAME, POOL_LABEL: slug(pool)}
 
 
 def tenant_labels(snapshot: TenantSnapshot) -> dict[str, str]:

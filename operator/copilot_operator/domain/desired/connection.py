@@ -13,15 +13,14 @@ from copilot_operator.domain.snapshot import TenantSnapshot
 def connection(snapshot: TenantSnapshot) -> Manifest:
     """``host``, ``port``, ``cliUrl`` (``host:port``, as the SDKs take it) and ``token``.
 
-    Without a gateway the tenant's token is its server's; the pod takes the server's from the pool's own Secret, so
-    that a gateway can later stand between without a restart.
+    Without a gateway the tenant's token is its server's.
     """
     assert snapshot.token
     values = {
         "host": host(snapshot),
         "port": str(CLI_PORT),
         "cliUrl": f"{host(snapshot)}:{CLI_PORT}",
-        "token": snapshot.token.value,
+        "token": snapshot.tenant_token or snapshot.token.value,
     }
     manifest = child(SECRET, snapshot, labels={USABLE_LABEL: "false"})
     return stamped(manifest | {"type": "Opaque", "data": encoded(values)})

@@ -4,13 +4,14 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Final
 
-from copilot_operator.api.network import NetworkPeer
-from copilot_operator.domain.desired.common import pool_labels, stamped
+from copilot_operator.api.network import NetworkPeer, NetworkPolicySpec
+from copilot_operator.domain.desired.common import gateway_labels, pool_labels, stamped
 from copilot_operator.domain.desired.connection import encoded
 from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
 from copilot_operator.domain.kinds import DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE_ACCOUNT, Kind
 from copilot_operator.domain.manifest import Manifest, owner_reference
 from copilot_operator.domain.naming import (
+    GATEWAY_NAME,
     MANAGED_BY,
     NAME_LABEL,
     PROTECTED_LABEL,
@@ -19,7 +20,7 @@ from copilot_operator.domain.naming import (
     busy_servers,
     pool_object,
 )
-from copilot_operator.domain.snapshot import PoolSnapshot
+from copilot_operator.domain.snapshot import PoolSnapshot, Settings
 
 METADATA_SERVICE: Final = ipaddress.IPv4Network("169.254.169.254/32")  # clouds hand out node credentials there
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
@@ -28,13 +29,13 @@ NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 def service_account(snapshot: PoolSnapshot) -> Manifest:
     """An account without rights, whose token no pod mounts."""
     return stamped(
-        _head(SERVICE_ACCOUNT, snapshot, pool_object(snapshot.name)) | {"automountServiceAccountToken": False}
+        head(SERVICE_ACCOUNT, snapshot, pool_object(snapshot.name)) | {"automountServiceAccountToken": False}
     )
 
 
 def token_shard(snapshot: PoolSnapshot, name: str, tokens: Mapping[str, str]) -> Manifest:
     """Secret with the tokens of some servers, by server; ``resourceVersion`` in it makes the write conditional."""
-    manifest = _head(SECRET, snapshot, name)
+    manifest = head(SECRET, snapshot, name)
     manifest["metadata"]["labels"][USABLE_LABEL] = "false"
     if version := snapshot.versions.get(name):
         manifest["metadata"]["resourceVersion"] = version
@@ -44,30 +45,28 @@ def token_shard(snapshot: PoolSnapshot, name: str, tokens: Mapping[str, str]) ->
 def network_policy(snapshot: PoolSnapshot) -> Manifest:
     """Who may talk to the servers, and whom they may talk to.
 
-    In: applications (``allowFrom``; by default the namespace's pods that are not servers) to the CLI's port, the
-    operator to the CLI and the agent. Kubelet's probes come from the node and need no rule. Out: DNS and
-    ``egressCIDRs``, never a cloud's metadata service.
+    In: the gateway, or without one applications, to the CLI's port; the operator to the CLI and the agent. Kubelet's
+    probes come from the node and need no rule. Out: DNS and ``egressCIDRs``, never a cloud's metadata service.
     """
     assert snapshot.spec
     policy = snapshot.spec.network_policy
-    applications = [_peer(peer) for peer in policy.allow_from] or [_pods_but_servers()]
-    operator = {
-        "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: snapshot.settings.operator_namespace}},
-        "podSelector": {"matchLabels": {NAME_LABEL: MANAGED_BY}},
-    }
+    clients = peers_of(policy)
+    if snapshot.spec.gateway.enabled:
+        clients = [{"podSelector": {"matchLabels": gateway_labels(snapshot.name)}}]
+    operator = operator_peer(snapshot.settings)
     spec = {
         "podSelector": {"matchLabels": pool_labels(snapshot.name)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"from": applications, "ports": _ports("TCP", CLI_PORT)},
-            {"from": [operator], "ports": _ports("TCP", CLI_PORT, AGENT_PORT)},
+            {"from": clients, "ports": ports("TCP", CLI_PORT)},
+            {"from": [operator], "ports": ports("TCP", CLI_PORT, AGENT_PORT)},
         ],
         "egress": [
-            {"ports": _ports("UDP", 53) + _ports("TCP", 53)},
-            *([{"to": [_block(cidr) for cidr in policy.egress_cidrs]}] if policy.egress_cidrs else []),
+            {"ports": ports("UDP", 53) + ports("TCP", 53)},
+            *([{"to": [block(cidr) for cidr in policy.egress_cidrs]}] if policy.egress_cidrs else []),
         ],
     }
-    return stamped(_head(NETWORK_POLICY, snapshot, pool_object(snapshot.name)) | {"spec": spec})
+    return stamped(head(NETWORK_POLICY, snapshot, pool_object(snapshot.name)) | {"spec": spec})
 
 
 def disruption_budget(snapshot: PoolSnapshot) -> Manifest:
@@ -80,10 +79,10 @@ def disruption_budget(snapshot: PoolSnapshot) -> Manifest:
         "selector": {"matchLabels": pool_labels(snapshot.name) | {PROTECTED_LABEL: "true"}},
         "unhealthyPodEvictionPolicy": "IfHealthyBudget",
     }
-    return stamped(_head(DISRUPTION_BUDGET, snapshot, busy_servers(snapshot.name)) | {"spec": spec})
+    return stamped(head(DISRUPTION_BUDGET, snapshot, busy_servers(snapshot.name)) | {"spec": spec})
 
 
-def _head(kind: Kind, snapshot: PoolSnapshot, name: str) -> Manifest:
+def head(kind: Kind, snapshot: PoolSnapshot, name: str) -> Manifest:
     return {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
@@ -96,12 +95,21 @@ def _head(kind: Kind, snapshot: PoolSnapshot, name: str) -> Manifest:
     }
 
 
-def _ports(protocol: str, *ports: int) -> list[Manifest]:
+def ports(protocol: str, *ports: int) -> list[Manifest]:
     return [{"protocol": protocol, "port": port} for port in ports]
 
 
-def _pods_but_servers() -> Manifest:
-    return {"podSelector": {"matchExpressions": [{"key": NAME_LABEL, "operator": "NotIn", "values": [SERVER_NAME]}]}}
+def peers_of(policy: NetworkPolicySpec) -> list[Manifest]:
+    """The applications: ``allowFrom``, by default the namespace's pods that are neither servers nor gateways."""
+    others = {"key": NAME_LABEL, "operator": "NotIn", "values": [SERVER_NAME, GATEWAY_NAME]}
+    return [_peer(peer) for peer in policy.allow_from] or [{"podSelector": {"matchExpressions": [others]}}]
+
+
+def operator_peer(settings: Settings) -> Manifest:
+    return {
+        "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: settings.operator_namespace}},
+        "podSelector": {"matchLabels": {NAME_LABEL: MANAGED_BY}},
+    }
 
 
 def _peer(peer: NetworkPeer) -> Manifest:
@@ -109,7 +117,7 @@ def _peer(peer: NetworkPeer) -> Manifest:
     return document
 
 
-def _block(cidr: str) -> Manifest:
+def block(cidr: str) -> Manifest:
     network = ipaddress.ip_network(cidr, strict=False)
     block: Manifest = {"cidr": str(network)}
     if isinstance(network, ipaddress.IPv4Network) and METADATA_SERVICE.subnet_of(network):
