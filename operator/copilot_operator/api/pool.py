@@ -27,13 +27,14 @@ STORAGE_DOES_NOT_SHRINK: Final = Rule(
     None,
 )
 GATEWAY_STAYS: Final = Rule(
-    "self.enabled == oldSelf.enabled",
+    "!has(self.enabled) || !has(oldSelf.enabled) || self.enabled == oldSelf.enabled",  # the default {} is judged, too
     "gateway.enabled cannot change, because applications hold tokens of one kind or the other: create another pool",
     None,
 )
 POLICY_NEEDS_GATEWAY: Final = Rule(
     "self.gateway.enabled || (self.sessions.policy.hostTools && self.sessions.policy.mcpServers"
-    " && self.sessions.policy.models.size() == 0 && !has(self.sessions.policy.maxAiCredits))",
+    " && (!has(self.sessions.policy.models) || self.sessions.policy.models.size() == 0)"
+    " && !has(self.sessions.policy.maxAiCredits))",
     "leave policy out, or write gateway: {enabled: true}: without a gateway nothing stands between a client and its "
     "server that could enforce it",
     lambda spec: spec.gateway.enabled or spec.sessions.policy == SessionPolicy(),
