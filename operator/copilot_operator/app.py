@@ -10,7 +10,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -25,6 +25,7 @@ from copilot_operator.cluster.client import AccessError, KubeApi, load_access
 from copilot_operator.cluster.errors import Absent, ApiError
 from copilot_operator.cluster.execute import Executor
 from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost
+from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.observe import LeaseName, owner_key, record, registry, settings
 from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
@@ -38,7 +39,8 @@ from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
 from copilot_operator.domain.naming import PAUSED_ANNOTATION, RESTARTED_AT_ANNOTATION, USABLE_LABEL, server_of
 from copilot_operator.domain.nodes import leaving
 from copilot_operator.domain.rollout import standing_of
-from copilot_operator.domain.snapshot import PoolSnapshot, Settings, TenantSnapshot
+from copilot_operator.domain.seats import pool_of_seat
+from copilot_operator.domain.snapshot import PoolSnapshot, ServerState, Settings, TenantSnapshot
 from copilot_operator.engine.queue import WorkQueue
 from copilot_operator.engine.workers import Workers
 from copilot_operator.ops import logs, web
@@ -61,11 +63,13 @@ WATCH_LAG_S: Final = 60.0
 class Router:
     """From an object that changed to the keys that must look again.
 
-    ``asked`` hears of each pool (namespace, name) whose tenants must all do so.
+    ``members`` lists who has a server in a pool (namespace, name); ``asked`` hears of each pool whose tenants must all
+    look again.
     """
 
     cache: Cache
     queue: WorkQueue[WorkKey]
+    members: Callable[[str, str], list[str]]
     asked: Callable[[str, str], None] = lambda namespace, pool: None
     told_at: dict[Kind, float] = field(default_factory=dict)  # last watch event, by kind
     decided: dict[WorkKey, tuple[object, ...]] = field(default_factory=dict)  # what of a pool its tenants depend on
@@ -112,7 +116,9 @@ class Router:
             self.queue.add_after((POOL, namespace, pool), NEW_TENANTS_S if "status" not in manifest else POOL_STATUS_S)
 
     def counts_changed(self, namespace: str, tenant: str) -> None:
-        if owner := self.cache.get(TENANT, namespace, tenant):
+        if pool := pool_of_seat(tenant):
+            self.queue.add_after((POOL, namespace, pool), POOL_STATUS_S)
+        elif owner := self.cache.get(TENANT, namespace, tenant):
             self.queue.add_after((POOL, namespace, owner["spec"]["poolRef"]["name"]), POOL_STATUS_S)
 
     def secret_changed(self, namespace: str, secret: str) -> None:
@@ -124,13 +130,19 @@ class Router:
 
     def wake_tenants(self, namespace: str, pool: str) -> None:
         self.asked(namespace, pool)
-        for place, tenant in enumerate(self.cache.tenants_of(namespace, pool)):
+        for place, tenant in enumerate(self.everybody(namespace, pool)):
             self.queue.add_after((TENANT, namespace, tenant), place / FAN_OUT_PER_S)
 
     def wake_all(self, spread_s: float = 0.0) -> None:
-        keys = [(kind, *key) for kind in (POOL, TENANT) for key in self.cache.keys(kind)]
+        keys: list[WorkKey] = [(kind, *key) for kind in (POOL, TENANT) for key in self.cache.keys(kind)]
+        for namespace, pool in self.cache.keys(POOL):
+            keys += [(TENANT, namespace, name) for name in self.members(namespace, pool) if pool_of_seat(name)]
         for place, key in enumerate(keys):
             self.queue.add_after(key, spread_s * place / len(keys))
+
+    def everybody(self, namespace: str, pool: str) -> list[str]:
+        """Tenants and seats."""
+        return sorted({*self.cache.tenants_of(namespace, pool), *self.members(namespace, pool)})
 
     def _decides_anew(self, pool: Manifest, gone: bool) -> bool:
         """Whether anything changed that tenants depend on: not the status, which we write ourselves."""
@@ -163,20 +175,27 @@ class Operator:
         self.queue: WorkQueue[WorkKey] = WorkQueue()
         clock = asyncio.get_running_loop().time
         self.rollouts = Rollouts(self._servers_of, self._turns_came, self._pool_due, clock)
-        self.router = Router(self.cache, self.queue, self.rollouts.asked)
+        self.members = Members(self.cache, self._state_of, self._is_demanded)
+        self.router = Router(self.cache, self.queue, self.members.names, self.rollouts.asked)
         self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
         self.fleet = Fleet(self._told_of, metrics.measured_ping)
         self.resync = Resync(api, self.cache, self.router.changed)
         installation = Settings(own.agent_image, own.namespace, own.cluster_domain)
-        pools = Pools(api, self.cache, installation, self.rollouts)
+        pools = Pools(api, self.cache, installation, self.rollouts, self.members)
         tenants = Tenants(
-            api, self.cache, installation, StorageClasses(api), self.fleet.view, pools, unreadable=self.resync.forbidden
+            api,
+            self.cache,
+            installation,
+            StorageClasses(api),
+            self.fleet.view,
+            pools,
+            unreadable=self.resync.forbidden,
         )
         answers = Answers(self.cache, self.router.changed)
         executor = Executor(api, answers, self.lease.valid)
         self.reconciler = Reconciler(
             api, self.cache, answers, tenants, pools, executor, self.lease.valid, self._follow, self._tokens_written,
-            self.router.wake_tenants, self.router.doubtful,
+            self.router.wake_tenants, self._seats_changed, self._pool_due_soon, self.router.doubtful,
         )  # fmt: skip
         self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
         self.synced_at: float | None = None
@@ -272,7 +291,7 @@ class Operator:
         self.fleet.follow(namespace, name, snapshot, move)
         if snapshot is None:
             self.rollouts.forget(namespace, server_of(name))
-        else:
+        elif snapshot.has_server:
             self.rollouts.report(namespace, pool_named(snapshot.raw), snapshot.server, standing_of(snapshot, move))
         if snapshot and snapshot.pool and snapshot.spec and snapshot.lacks_token:
             self.queue.add_after((POOL, namespace, snapshot.spec.pool_ref.name), NEW_TENANTS_S)
@@ -282,25 +301,38 @@ class Operator:
 
     def _tokens_written(self, snapshot: PoolSnapshot) -> None:
         first = bool(snapshot.spec and snapshot.spec.gateway.enabled and not snapshot.gateway.key_stored)
-        for tenant in self.cache.tenants_of(snapshot.namespace, snapshot.name):
+        for tenant in self.router.everybody(snapshot.namespace, snapshot.name):
             if first or server_of(tenant) in snapshot.new_tokens:
                 self.queue.add((TENANT, snapshot.namespace, tenant))
 
     def _servers_of(self, namespace: str, pool: str) -> list[str]:
-        return [server_of(tenant) for tenant in self.cache.tenants_of(namespace, pool)]
+        return [server_of(name) for name in self.members.names(namespace, pool)]
+
+    def _state_of(self, namespace: str, server: str) -> ServerState | None:
+        return self.fleet.inventory.state(namespace, server)
+
+    def _is_demanded(self, namespace: str, server: str) -> bool:
+        return False
+
+    def _seats_changed(self, namespace: str, seats: Iterable[str]) -> None:
+        for seat in seats:
+            self.queue.add((TENANT, namespace, seat))
+
+    def _pool_due_soon(self, namespace: str, pool: str) -> None:
+        self.queue.add_after((POOL, namespace, pool), POOL_STATUS_S)
 
     def _turns_came(self, namespace: str, pool: str, servers: frozenset[str]) -> None:
-        for tenant in self.cache.tenants_of(namespace, pool):
-            if server_of(tenant) in servers:
-                self.queue.add((TENANT, namespace, tenant))
+        for name in self.members.names(namespace, pool):
+            if server_of(name) in servers:
+                self.queue.add((TENANT, namespace, name))
 
     def _pool_due(self, namespace: str, pool: str) -> None:
         self.queue.add((POOL, namespace, pool))
 
     def _reconciled(self, key: WorkKey, seconds: float, error: BaseException | None) -> None:
         kind, namespace, name = key
-        if error and kind == TENANT and (tenant := self.cache.get(TENANT, namespace, name)):
-            self.rollouts.could_not_tell(namespace, pool_named(tenant), server_of(name))
+        if error and kind == TENANT and (found := self.members.raw(namespace, name)):
+            self.rollouts.could_not_tell(namespace, pool_named(found[0]), server_of(name))
         self.metrics.measured_reconcile(key[0].kind, seconds, error)
 
     def _heartbeat(self) -> None:

@@ -31,6 +31,28 @@ GATEWAY_STAYS: Final = Rule(
     "gateway.enabled cannot change, because applications hold tokens of one kind or the other: create another pool",
     None,
 )
+ISOLATION_STAYS: Final = Rule(
+    "self.isolation == oldSelf.isolation",
+    "isolation cannot change, because sessions do not move between servers: create another pool",
+    None,
+)
+SHARED_NEEDS_NUMBER: Final = Rule(
+    "self.isolation != 'Shared' || (has(self.shared) && has(self.shared.replicas))",
+    "write the number of servers, such as shared: {replicas: 3}",
+    lambda spec: spec.isolation != "Shared" or (spec.shared is not None and spec.shared.replicas is not None),
+)
+RETENTION_OF_SHARED: Final = Rule(
+    "self.isolation == 'Shared' || !has(self.storage) || !has(self.storage.retention)",
+    "leave retention out: with isolation: Dedicated each tenant says by its deletionPolicy what becomes of its volume",
+    lambda spec: spec.isolation == "Shared" or spec.storage.retention is None,
+    field_path=".storage.retention",
+)
+SHARED_NEEDS_GATEWAY: Final = Rule(
+    "self.isolation != 'Shared' || self.gateway.enabled",
+    "write gateway: {enabled: true}: without a gateway nothing keeps the tenants of a Shared pool apart",
+    lambda spec: spec.isolation != "Shared" or spec.gateway.enabled,
+    field_path=".gateway",
+)
 POLICY_NEEDS_GATEWAY: Final = Rule(
     "self.gateway.enabled || (self.sessions.policy.hostTools && self.sessions.policy.mcpServers"
     " && (!has(self.sessions.policy.models) || self.sessions.policy.models.size() == 0)"
@@ -80,6 +102,9 @@ class StorageSpec(Model):
     storage_class_name: ObjectName | None = None
     """StorageClass of the volumes; the cluster's default if absent. A change is for volumes that are made from then on:
     a volume keeps its class."""
+    retention: Literal["Delete", "Retain"] | None = None
+    """What becomes of the volumes of a Shared pool when it is deleted; Retain if absent. In a Dedicated pool each
+    tenant says that (deletionPolicy)."""
 
 
 class SessionPolicy(Model):
@@ -88,9 +113,11 @@ class SessionPolicy(Model):
     models: Annotated[tuple[ModelName, ...], Field(max_length=64), ATOMIC_LIST] = ()
     """Models that sessions may use; one that names none gets the first. Empty: any."""
     host_tools: Annotated[bool, Field(strict=True)] = True
-    """Whether sessions may use the CLI's own tools, which read, write and run in the server's pod."""
+    """Whether sessions may use the CLI's own tools, which read, write and run in the server's pod. Never in a Shared
+    pool, whatever this says."""
     mcp_servers: Annotated[bool, Field(strict=True)] = True
-    """Whether clients may bring MCP servers, each a process or a connection of the server's pod."""
+    """Whether clients may bring MCP servers, each a process or a connection of the server's pod. Never in a Shared
+    pool, whatever this says."""
     max_ai_credits: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
     """AI credits that one session may use; no limit if absent."""
 
@@ -137,18 +164,30 @@ class SharedSpec(Model):
     """Servers that tenants share. The scale subresource writes here."""
 
     replicas: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = None
-    """Number of servers."""
+    """Number of servers. When it falls, idle ones go first; what is stored on their volumes stays, and a request for it
+    starts them again."""
+    routing: Literal["Sticky", "RoundRobin", "LeastSessions"] | None = None
+    """Where a new session is placed. Sticky (if absent): on its tenant's server, as long as that serves. RoundRobin: on
+    the next one. LeastSessions: on the one with the fewest loaded sessions. Stored sessions go where they are."""
 
 
 class PoolSpec(Model):
     """How the servers of this pool run."""
 
-    rules = (NOTHING_TO_SCALE, POLICY_NEEDS_GATEWAY)
+    rules = (
+        ISOLATION_STAYS,
+        NOTHING_TO_SCALE,
+        SHARED_NEEDS_NUMBER,
+        SHARED_NEEDS_GATEWAY,
+        RETENTION_OF_SHARED,
+        POLICY_NEEDS_GATEWAY,
+    )
 
-    isolation: Literal["Dedicated"]  # immutable for now because it has one value; a second one needs a rule
-    """Dedicated: every tenant has a server of its own, with process, memory, volume and credentials. Immutable."""
+    isolation: Literal["Dedicated", "Shared"]
+    """Dedicated: every tenant has a server of its own, with process, memory, volume and credentials. Shared: tenants
+    share servers; the gateway keeps them apart, and tools that run on the server are off. Immutable."""
     shared: SharedSpec | None = None
-    """Servers that tenants share: for isolation Shared, which this version does not have. Leave it out."""
+    """The servers of a Shared pool; left out with Dedicated."""
     server: ServerSpec
     """The CLI server: its image, flags, environment, resources and pod."""
     storage: StorageSpec = StorageSpec()
@@ -207,7 +246,7 @@ class PoolStatus(Model):
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """Generation of the pool that this status was computed from."""
     replicas: Annotated[int, Field(ge=0)] | None = None
-    """Number of servers that should run: one for each tenant that is not suspended."""
+    """Number of servers that should run: in a Dedicated pool one for each tenant that is not suspended."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None
     """Number of servers that are ready."""
     current_revision: Annotated[str, Field(max_length=253)] | None = None

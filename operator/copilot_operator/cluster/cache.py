@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from copilot_operator.domain.kinds import NODE, POD, POOL, REVISION, SECRET, TENANT, Kind
+from copilot_operator.domain.kinds import DEPLOYMENT, NODE, POD, POOL, REVISION, SECRET, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid, labels_of
 from copilot_operator.domain.naming import POOL_LABEL, TENANT_ANNOTATION, TENANT_LABEL
+from copilot_operator.domain.seats import is_seat
 from copilot_operator.domain.secrets import as_observed
 
 Key = tuple[str, str]  # namespace, name
@@ -176,7 +177,7 @@ def _indexes(kind: Kind, manifest: Manifest) -> Iterator[Index]:
     labels = labels_of(manifest)
     if kind in (POD, SECRET) and (tenant := labels.get(TENANT_LABEL)):
         yield kind, namespace, TENANT_LABEL, tenant
-    elif kind in (SECRET, REVISION, POD) and (pool := labels.get(POOL_LABEL)):
+    elif (kind in (SECRET, REVISION, POD) or _is_seats(kind, manifest)) and (pool := labels.get(POOL_LABEL)):
         yield kind, namespace, POOL_LABEL, pool
     if kind == POD and (node := manifest["spec"]["nodeName"]):
         yield kind, "", "node", node
@@ -186,6 +187,11 @@ def _indexes(kind: Kind, manifest: Manifest) -> Iterator[Index]:
             yield kind, namespace, "poolRef", pool
         if secret := secret_of(spec):
             yield kind, namespace, "secret", secret
+
+
+def _is_seats(kind: Kind, manifest: Manifest) -> bool:
+    """Of a Shared pool's servers; the many of Dedicated pools are found by their tenants."""
+    return kind == DEPLOYMENT and is_seat(annotations_of(manifest).get(TENANT_ANNOTATION, ""))
 
 
 def secret_of(spec: Manifest) -> str | None:

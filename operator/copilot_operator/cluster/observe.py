@@ -43,6 +43,7 @@ from copilot_operator.domain.naming import (
     TENANT_ANNOTATION,
     USABLE_LABEL,
 )
+from copilot_operator.domain.seats import pool_of_seat
 
 log = logging.getLogger(__name__)
 
@@ -140,12 +141,15 @@ def owner_key(kind: Kind, manifest: Manifest) -> tuple[Kind, str, str] | None:
     namespace = metadata.get("namespace", "")
     if kind in (POOL, TENANT):
         return kind, namespace, metadata["name"]
+    annotations = annotations_of(manifest)
     for reference in metadata.get("ownerReferences") or ():
         for owner in (TENANT, POOL):
             if reference.get("kind") == owner.kind and reference.get("apiVersion") == owner.api_version:
+                seat = annotations.get(TENANT_ANNOTATION, "")
+                if owner == POOL and pool_of_seat(seat) == reference["name"]:
+                    return TENANT, namespace, seat
                 return owner, namespace, reference["name"]
-    annotations = annotations_of(manifest)  # of a pod, which has a ReplicaSet for an owner
-    if tenant := annotations.get(TENANT_ANNOTATION):
+    if tenant := annotations.get(TENANT_ANNOTATION):  # of a pod, which has a ReplicaSet for an owner
         return TENANT, namespace, tenant
     if pool := annotations.get(POOL_ANNOTATION):
         return POOL, namespace, pool

@@ -13,6 +13,7 @@ from copilot_operator.cluster.cache import Cache, Record
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent
 from copilot_operator.cluster.look import credential, look
+from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.pods import pod_view, replica_set_of
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.domain.desired.deployment import token_source
@@ -74,6 +75,7 @@ class Pools:
     cache: Cache
     settings: Settings
     rollouts: Rollouts
+    members: Members
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
     courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
@@ -149,13 +151,14 @@ class Pools:
         raw = self.cache.get(POOL, namespace, name)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             return None
-        tenants = self.cache.tenants_of(namespace, name)
+        tenants = self.members.names(namespace, name)
         held = self._secrets(namespace, name)
         members = frozenset(server_of(tenant) for tenant in tenants)
         snapshot = PoolSnapshot(
             raw,
             datetime.now(UTC),
             self.settings,
+            tenants=len(self.cache.tenants_of(namespace, name)),
             members=members,
             servers=tuple(self._servers(namespace, name, tenants)),
             revisions=tuple(record.manifest for record in self._revisions(namespace, name)),
@@ -205,7 +208,10 @@ class Pools:
             peer_key=self._own_secret(namespace, pool, name).get("peer.key") or secrets.token_urlsafe(32),
             key_stored=stored is not None,
             tenants={n: held for n, _, held in self._secrets(namespace, pool) if n.startswith(tenant_shards(pool))},
-            entries=dict(self._entry(key, r) for _, r in self.cache.records(TENANT, namespace, "poolRef", pool)),
+            entries=dict(
+                self._entry(key, tenant, shared=spec.isolation == "Shared")
+                for _, tenant in self.cache.records(TENANT, namespace, "poolRef", pool)
+            ),
             trouble=next((pod.waiting for pod in self._gateway_pods(namespace, pool) if pod.waiting), None),
         )
 
@@ -214,13 +220,13 @@ class Pools:
             if replica_set_of(pod, gateway_of(pool)):
                 yield pod_view(pod)
 
-    def _entry(self, key: str, tenant: Record) -> tuple[str, str]:
+    def _entry(self, key: str, tenant: Record, *, shared: bool) -> tuple[str, str]:
         """Server name, and what the gateway is to know of the tenant. Made once per version of a tenant."""
         if (known := self.entries.get(tenant.uid)) and known[0] == (tenant.version, key):
             return known[1]
         raw = tenant.manifest
         server = server_of(raw["metadata"]["name"])
-        made = server, gateway_entry(raw, key)
+        made = server, gateway_entry(raw, key, shared=shared)
         _remember(self.entries, tenant.uid, ((tenant.version, key), made))
         return made
 
@@ -248,10 +254,12 @@ class Pools:
 
     def _servers(self, namespace: str, pool: str, tenants: list[str]) -> list[Server]:
         found = []
-        for server in map(server_of, tenants):
+        for name in tenants:
+            server = server_of(name)
             if live := self.cache.get(DEPLOYMENT, namespace, server):
                 told = self.rollouts.revision(namespace, pool, server)
-                found.append(_server(live, told, partial(self._replica_sets, namespace, live)))
+                made = _server(live, told, partial(self._replica_sets, namespace, live))
+                found.append(replace(made, trouble=self.members.trouble(namespace, name)))
         return found
 
     def _replica_sets(self, namespace: str, deployment: Manifest) -> set[str]:

@@ -1,7 +1,7 @@
 """One cycle for one key: snapshot → plan → execute → status. What fails is said in status or tried again."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from copilot_operator.cluster.answers import Answers
@@ -12,6 +12,7 @@ from copilot_operator.cluster.events import write_event
 from copilot_operator.cluster.execute import Executor, NotLeading
 from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.tenants import Tenants
+from copilot_operator.domain.endpoint_status import endpoint_report
 from copilot_operator.domain.kinds import POOL, TENANT, Kind
 from copilot_operator.domain.lifecycle import Move
 from copilot_operator.domain.manifest import Manifest
@@ -19,6 +20,7 @@ from copilot_operator.domain.nodes import unprotected_in_s
 from copilot_operator.domain.plan import plan_tenant
 from copilot_operator.domain.pool_plan import plan_pool
 from copilot_operator.domain.pool_status import changes_course, pool_report
+from copilot_operator.domain.seats import pool_of_seat
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot, TenantSnapshot
 from copilot_operator.domain.status import Report, tenant_report
 from copilot_operator.domain.steps import Step
@@ -35,7 +37,8 @@ class Reconciler:
     """``follow`` hears every snapshot of a tenant (None: gone) and what was decided, once that was carried out;
     ``after_pool`` of each pool that was written, ``new_course`` of one whose servers are to run another revision.
 
-    ``doubtful`` keys are asked for before anything is done for them.
+    ``seats_changed``: which seats of a Shared pool are to run or not any more; ``after_seat``: something was found of
+    one. ``doubtful`` keys are asked for before anything is done for them.
     """
 
     api: KubeApi
@@ -48,6 +51,8 @@ class Reconciler:
     follow: Callable[[str, str, TenantSnapshot | None, Move | None], None]
     after_pool: Callable[[PoolSnapshot], None]
     new_course: Callable[[str, str], None]
+    seats_changed: Callable[[str, Iterable[str]], None]
+    after_seat: Callable[[str, str], None]
     doubtful: set[WorkKey] = field(default_factory=set)
     refused: dict[WorkKey, Finding] = field(default_factory=dict)
 
@@ -64,6 +69,7 @@ class Reconciler:
         Without this question they would be made again, for it to take, until the next resync.
         """
         kind, namespace, name = key
+        kind, name = (POOL, pool) if (pool := pool_of_seat(name)) else (kind, name)
         try:
             live = await self.api.get(kind, namespace, name)
         except Absent:
@@ -83,8 +89,8 @@ class Reconciler:
         failure = await self._execute(key, plan.steps)
         snapshot = replace(snapshot, refused=self.refused.get(key))
         self.follow(namespace, name, snapshot, None if failure or snapshot.refused else plan.move)
-        report = tenant_report(snapshot, plan)
-        await self._say(TENANT, snapshot.raw, report, snapshot)
+        report = tenant_report(snapshot, plan) if snapshot.has_server else endpoint_report(snapshot, plan)
+        await (self._note(snapshot, report) if snapshot.is_seat else self._say(TENANT, snapshot.raw, report, snapshot))
         if failure:
             raise failure
         waits = snapshot.unusable or snapshot.children.obstacle or snapshot.storage.finding
@@ -95,9 +101,11 @@ class Reconciler:
         return min((s for s in (report.look_again_s, unprotected_in_s(snapshot)) if s is not None), default=None)
 
     async def _pool(self, key: WorkKey, namespace: str, name: str) -> float | None:
+        self.seats_changed(namespace, self.pools.members.decide(namespace, name))
         snapshot = await self.pools.snapshot(namespace, name)
         if snapshot is None:
             self.refused.pop(key, None)
+            self.pools.members.forget(namespace, name)
             return None
         steps = plan_pool(snapshot)
         failure = await self._execute(key, steps)
@@ -110,7 +118,20 @@ class Reconciler:
             self.new_course(namespace, name)
         if failure:
             raise failure
-        return REFUSED_AGAIN_S if snapshot.refused or snapshot.obstacle else snapshot.next_verdict_s
+        if snapshot.refused or snapshot.obstacle:
+            return REFUSED_AGAIN_S
+        return WAITING_AGAIN_S if self.pools.members.surplus(namespace, name) else snapshot.next_verdict_s
+
+    async def _note(self, seat: TenantSnapshot, report: Report) -> None:
+        """What is found of a server of a Shared pool is told in the status of the pool; trouble as an Event, too."""
+        if report.status is None:
+            return
+        assert seat.owner
+        self.pools.members.statuses[seat.namespace, seat.name] = report.status
+        self.after_seat(seat.namespace, seat.pool_name)
+        if report.event and report.event.type == "Warning" and self.may_write():
+            event = replace(report.event, message=f"Server {seat.server}: {report.event.message}")
+            await write_event(self.api, seat.owner, event, seat.now)
 
     async def _execute(self, key: WorkKey, steps: tuple[Step, ...]) -> Exception | None:
         """A refusal becomes a finding; what may pass by itself is returned, to be raised once status is told."""

@@ -25,7 +25,6 @@ from copilot_operator.domain.kinds import (
     POOL,
     SECRET,
     SERVICE,
-    TENANT,
     Kind,
 )
 from copilot_operator.domain.live import has_no_pods, is_up
@@ -72,15 +71,16 @@ class Tenants:
 
         The server is looked at after the last question was answered, in one moment: a pod may start while we wait.
         """
-        raw = self.cache.get(TENANT, namespace, name)
-        if raw is None:
+        found = self.pools.members.raw(namespace, name)
+        if found is None:
             return None
-        snapshot = self._wishes(TenantSnapshot(raw, datetime.now(UTC), self.settings, server_of(name)))
+        raw, owner = found
+        snapshot = self._wishes(TenantSnapshot(raw, datetime.now(UTC), self.settings, server_of(name), owner))
         await self._bury_ghosts(snapshot)
         spec, pool = snapshot.spec, snapshot.pool
         if spec is None or pool is None:
             return self._observed(snapshot, {})
-        auth = spec.auth or pool.spec.auth
+        auth = None if snapshot.is_seat else spec.auth or pool.spec.auth  # who shares a server brings his own
         snapshot = replace(snapshot, credential=await credential(self.api, self.cache, namespace, auth))
         if snapshot.deleted or snapshot.lacks_token:
             return self._observed(snapshot, {})
@@ -102,7 +102,7 @@ class Tenants:
             return replace(snapshot, spec=spec, unusable=view)
         admitted, token = self.pools.rollouts.admits(namespace, pool, server), self.pools.token(namespace, pool, server)
         snapshot = replace(snapshot, spec=spec, pool=view, admitted=admitted, token=token)
-        if not view.spec.gateway.enabled:
+        if not view.spec.gateway.enabled or snapshot.is_seat:
             return snapshot
         key = self.pools.tenant_key(namespace, pool)
         return replace(
@@ -124,7 +124,7 @@ class Tenants:
     async def _missing_children(self, snapshot: TenantSnapshot) -> dict[Kind, Manifest | None]:
         """An object that lost our label left the watch and may still be there: what is missing is asked for once."""
         namespace, server = snapshot.namespace, snapshot.server
-        missing = [kind for kind in CHILDREN if self.cache.version(kind, namespace, server) is None]
+        missing = [kind for kind in _kinds(snapshot) if self.cache.version(kind, namespace, server) is None]
         answers = await asyncio.gather(*(look(self.api, kind, namespace, server) for kind in missing))
         return dict(zip(missing, answers, strict=True))
 
@@ -135,7 +135,9 @@ class Tenants:
         snapshot = replace(
             snapshot,
             now=datetime.now(UTC),
-            children=_sorted(snapshot, {k: self.cache.get(k, namespace, server) or answers.get(k) for k in CHILDREN}),
+            children=_sorted(
+                snapshot, {k: self.cache.get(k, namespace, server) or answers.get(k) for k in _kinds(snapshot)}
+            ),
             pods=tuple(map(pod_view, self._pods(snapshot))),
             reading=reading,
             state=state,
@@ -172,8 +174,15 @@ class Tenants:
 CHILDREN = (DEPLOYMENT, SERVICE, CLAIM, SECRET)
 
 
+def _kinds(snapshot: TenantSnapshot) -> tuple[Kind, ...]:
+    """What it has, or is to have."""
+    if snapshot.is_seat:
+        return (DEPLOYMENT, CLAIM)
+    return CHILDREN if snapshot.has_server else (SERVICE, SECRET)
+
+
 def _sorted(snapshot: TenantSnapshot, found: Mapping[Kind, Manifest | None]) -> Children:
     blocked = next((o for kind, live in found.items() if live and (o := obstacle(kind, live, snapshot))), None)
     if blocked:
         return Children(obstacle=blocked)
-    return Children(found[DEPLOYMENT], found[SERVICE], found[CLAIM], found[SECRET])
+    return Children(found.get(DEPLOYMENT), found.get(SERVICE), found.get(CLAIM), found.get(SECRET))

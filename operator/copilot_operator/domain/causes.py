@@ -28,8 +28,8 @@ def causes(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> list[C
 
 
 def suspended(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause | None:
-    assert snapshot.spec
-    return Cause(Why.SUSPENSION, "spec.suspended is true") if snapshot.spec.suspended else None
+    why = Why.SCALE_IN if snapshot.is_seat else Why.SUSPENSION
+    return Cause(why, snapshot.held_down) if snapshot.held_down else None
 
 
 def changed(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause | None:

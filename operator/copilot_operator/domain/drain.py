@@ -22,6 +22,7 @@ class Why(StrEnum):
     NODE_DRAIN = "NodeDrain"
     RECYCLE = "Recycle"  # worn out: servers take turns
     HEALTH = "Health"  # answers, but can't work
+    SCALE_IN = "ScaleIn"  # of a Shared pool
 
 
 class Ending(StrEnum):

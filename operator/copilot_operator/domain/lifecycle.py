@@ -103,8 +103,8 @@ def next_move(snapshot: TenantSnapshot, wanted: Manifest) -> Move:
     restarts = Restarts.of(live) if live else Restarts()
     if live and is_up(live):
         return _running(snapshot, live, wanted, restarts)
-    suspended, trouble = snapshot.spec.suspended, _cannot_start(snapshot)
-    hold = "spec.suspended is true" if suspended else trouble.message if trouble else ""
+    suspended, trouble = snapshot.held_down, _cannot_start(snapshot)
+    hold = suspended or (trouble.message if trouble else "")
     if live is None:
         if trouble and not suspended:
             return Move(Stage.STOPPED, hold, trouble=trouble)  # a pod without its Secret would only crash

@@ -57,6 +57,8 @@ def plan_tenant(snapshot: TenantSnapshot) -> TenantPlan:
         return TenantPlan(tuple(_labels(snapshot)))
     if snapshot.spec is None or snapshot.pool is None or snapshot.lacks_token or misfit(snapshot):
         return TenantPlan(tuple(_labels(snapshot)))  # the pool's plan gives each server a token first
+    if not snapshot.has_server:
+        return TenantPlan(() if snapshot.paused else tuple(_endpoint(snapshot)))
     if snapshot.paused:
         return TenantPlan(move=Move(_observed_stage(snapshot)))
     move = next_move(snapshot, deployment(snapshot))
@@ -75,13 +77,16 @@ def _notes(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
 
 
 def _applies(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
+    yield from converge(CLAIM, claim(snapshot), snapshot.children.claim, _difference)
+    if not snapshot.is_seat:
+        yield from _endpoint(snapshot, cordoned=_cordoned(snapshot, move))
+
+
+def _endpoint(snapshot: TenantSnapshot, *, cordoned: bool = False) -> Iterator[Step]:
+    """What applications find the tenant's server, or its pool's gateway, with."""
     children = snapshot.children
-    for kind, wanted, live in (
-        (CLAIM, claim(snapshot), children.claim),
-        (SERVICE, service(snapshot, cordoned=_cordoned(snapshot, move)), children.service),
-        (SECRET, connection(snapshot), children.connection),
-    ):
-        yield from converge(kind, wanted, live, _difference)
+    yield from converge(SERVICE, service(snapshot, cordoned=cordoned), children.service, _difference)
+    yield from converge(SECRET, connection(snapshot), children.connection, _difference)
 
 
 def _cordoned(snapshot: TenantSnapshot, move: Move) -> bool:

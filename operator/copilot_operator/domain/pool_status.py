@@ -22,6 +22,7 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
     old: Manifest = snapshot.raw.get("status") or {}
     credential = snapshot.credential.finding if snapshot.credential else None
     found = snapshot.unusable or snapshot.obstacle or snapshot.refused or credential or _no_gateway(snapshot)
+    found = found or _no_server(snapshot)
     versions = Counter(server.image for server in snapshot.servers if server.running)
     generation = snapshot.raw["metadata"].get("generation", 1)
     progress = progress_of(snapshot) if snapshot.spec else None
@@ -44,7 +45,7 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
     ]
     status: Manifest = {
         "observedGeneration": generation,
-        "tenants": len(snapshot.members),
+        "tenants": snapshot.tenants,
         "replicas": sum(server.running for server in snapshot.servers),
         "readyReplicas": sum(server.ready for server in snapshot.servers),
         **_gateway(snapshot),
@@ -75,6 +76,18 @@ def _no_gateway(snapshot: PoolSnapshot) -> Finding | None:
     return why or Finding(
         "GatewayNotReady", f"No gateway is ready; see: kubectl describe deploy {gateway_of(snapshot.name)}"
     )
+
+
+def _no_server(snapshot: PoolSnapshot) -> Finding | None:
+    """None of the servers that tenants share is ready."""
+    if snapshot.spec is None or snapshot.spec.isolation != "Shared" or any(each.ready for each in snapshot.servers):
+        return None
+    if snapshot.spec.shared and snapshot.spec.shared.replicas == 0:
+        return Finding("NoServers", "spec.shared.replicas is 0: sessions have nowhere to go")
+    troubled = next((each for each in snapshot.servers if each.trouble), None)
+    if troubled and troubled.trouble:
+        return Finding(troubled.trouble.reason, f"Server {troubled.name}: {troubled.trouble.message}")
+    return Finding("Starting", "Its servers are starting")
 
 
 def _gateway(snapshot: PoolSnapshot) -> Manifest:

@@ -185,7 +185,9 @@ class PoolView:
 
 @dataclass(frozen=True)
 class TenantSnapshot:
-    """``raw`` is the tenant as stored; ``spec`` is None when it can't be read, then ``unusable`` says why.
+    """``raw`` is the tenant as stored, or a seat of a Shared pool in its shape (seats.py).
+
+    ``spec`` is None when it can't be read, then ``unusable`` says why.
 
     ``pool`` is None when there is no usable pool; ``unusable`` then names the reason.
     """
@@ -194,6 +196,7 @@ class TenantSnapshot:
     now: datetime
     settings: Settings
     server: str
+    owner: Manifest | None = None  # of its children, if that is not the tenant itself
     spec: TenantSpec | None = None
     pool: PoolView | None = None
     unusable: Finding | None = None
@@ -221,10 +224,27 @@ class TenantSnapshot:
         return str(self.raw["metadata"]["namespace"])
 
     @property
+    def is_seat(self) -> bool:
+        """Whether this is a server of a Shared pool, which has no endpoint of its own."""
+        return self.owner is not None
+
+    @property
+    def has_server(self) -> bool:
+        """Whether this has a server of its own: not a tenant of a Shared pool."""
+        return self.is_seat or self.pool is None or self.pool.spec.isolation == "Dedicated"
+
+    @property
+    def held_down(self) -> str:
+        """Why people do not want the server to run; "" if they do."""
+        if self.spec is None or not self.spec.suspended:
+            return ""
+        return "spec.shared.replicas asks for fewer servers" if self.is_seat else "spec.suspended is true"
+
+    @property
     def lacks_token(self) -> bool:
         """Whether its pool has yet to make a token for it, or for its server."""
         gateway = self.pool is not None and self.pool.spec.gateway.enabled
-        return self.token is None or (gateway and self.tenant_token is None)
+        return (self.has_server and self.token is None) or (gateway and not self.is_seat and self.tenant_token is None)
 
     @property
     def pool_name(self) -> str:
@@ -264,6 +284,7 @@ class Server:
     revision: str = ""
     was_ready: bool = False
     updating: bool = False
+    trouble: Finding | None = None  # what keeps a server of a Shared pool from running
 
 
 @dataclass(frozen=True)
@@ -306,6 +327,7 @@ class PoolSnapshot:
     settings: Settings
     spec: PoolSpec | None = None
     unusable: Finding | None = None
+    tenants: int = 0
     members: frozenset[str] = frozenset()  # servers that must have a token
     servers: tuple[Server, ...] = ()
     tokens: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)

@@ -117,7 +117,9 @@ def credential_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | 
 
 
 def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
-    if plan.move and plan.move.stage == Stage.STOPPED and snapshot.spec and snapshot.spec.suspended:
+    if plan.move and plan.move.stage == Stage.STOPPED and snapshot.held_down:
+        if snapshot.is_seat:
+            return Finding("ScaledIn", "It starts when spec.shared.replicas grows, or a request wants what it stores")
         return Finding("Suspended", "spec.suspended is true; sessions are kept, set it to false to go on")
     return None
 
@@ -209,6 +211,7 @@ READY: Final[tuple[Policy, ...]] = (
 )
 PHASES: Final = {
     "Suspended": "Suspended",
+    "ScaledIn": "Suspended",
     "Draining": "Draining",
     "DrainOverdue": "Draining",
     "Stopping": "Draining",
@@ -218,7 +221,7 @@ PHASES: Final = {
     "OutOfMemory": "Starting",
     "GatewayNotReady": "Starting",
 }
-ORDINARY: Final = frozenset({"Suspended", "Draining", "Stopping", "Starting"})  # no warning
+ORDINARY: Final = frozenset({"Suspended", "ScaledIn", "Draining", "Stopping", "Starting"})  # no warning
 WAITING: Final = frozenset({"PoolNotFound", "PreviousRemains"})  # somebody else moves next, so: Pending
 
 
@@ -234,7 +237,7 @@ def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
         if left > timedelta(0):
             return Report(look_again_s=min(left, SETTLING).total_seconds())
     status = {
-        "phase": _phase(found, plan),
+        "phase": phase_of(found),
         "observedGeneration": snapshot.raw["metadata"].get("generation", 1),
         "conditions": _conditions(snapshot, plan, found, old),
     }
@@ -245,7 +248,9 @@ def tenant_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
         status |= {key: old[key] for key in ("server", "endpoint") if key in old}
     if plan.move and plan.move.intent:
         status["drain"] = _drain(snapshot, plan.move.intent)
-    return Report(status if status != _comparable(old) else None, _event(old, status), _again_s(snapshot, plan, found))
+    return Report(
+        status if status != _comparable(old) else None, event_of(old, status), _again_s(snapshot, plan, found)
+    )
 
 
 def _again_s(snapshot: TenantSnapshot, plan: TenantPlan, found: Finding | None) -> float | None:
@@ -287,14 +292,14 @@ def _conditions(snapshot: TenantSnapshot, plan: TenantPlan, found: Finding | Non
     claimed = running or (snapshot.children.claim or {}).get("status", {}).get("phase") == "Bound"
     rows = [
         ("Ready", ready, found or Finding("ServerReady", "The server answers")),
-        _credentials_row(credential.finding if credential else None, credential is not None),
+        credentials_row(credential.finding if credential else None, credential is not None),
         _health_row(reading if running or stage == Stage.DRAINING else Reading(), degraded(snapshot)),
         _storage_row(trouble or _claim_deleted(snapshot), claimed),
         ("Progressing", moving and not ready, found if moving and found else _settled(plan)),
         ("Paused", paused is not None, paused or Finding("NotPaused", "The operator acts on it")),
     ]
     generation = snapshot.raw["metadata"].get("generation", 1)
-    new = [_condition(name, value, finding, generation) for name, value, finding in rows]
+    new = [condition(name, value, finding, generation) for name, value, finding in rows]
     return merged(old, new, snapshot.now)
 
 
@@ -304,7 +309,7 @@ def merged(old: Manifest, new: list[Condition], now: datetime) -> list[Manifest]
     return [c.model_dump(by_alias=True, exclude_none=True, mode="json") for c in merge_conditions(before, new, now)]
 
 
-def _credentials_row(finding: Finding | None, has_one: bool) -> tuple[str, bool, Finding]:
+def credentials_row(finding: Finding | None, has_one: bool) -> tuple[str, bool, Finding]:
     if finding:
         return "CredentialsReady", False, finding
     if has_one:
@@ -342,13 +347,13 @@ def _health_row(reading: Reading, trouble: Finding | None) -> tuple[str, bool | 
     return "ServerHealthy", False, Finding("ServerSilent", reading.message)
 
 
-def _condition(name: str, value: bool | None, finding: Finding, generation: int) -> Condition:
+def condition(name: str, value: bool | None, finding: Finding, generation: int) -> Condition:
     status = "Unknown" if value is None else "True" if value else "False"
     reason, message = finding.reason, finding.message[:MAX_MESSAGE]
     return Condition(type=name, status=status, reason=reason, message=message, observed_generation=generation)
 
 
-def _phase(found: Finding | None, plan: TenantPlan) -> str:
+def phase_of(found: Finding | None) -> str:
     if found is None:
         return "Ready"
     if found.reason in WAITING:
@@ -356,7 +361,7 @@ def _phase(found: Finding | None, plan: TenantPlan) -> str:
     return PHASES.get(found.reason, "Failed")
 
 
-def _event(old: Manifest, new: Manifest) -> Event | None:
+def event_of(old: Manifest, new: Manifest) -> Event | None:
     """An Event when Ready got another status or reason, or what else people should know while it is Ready."""
     for name in ("Ready", "CredentialsReady", "ServerHealthy", "StorageReady"):
         before, after = _condition_of(old, name), _condition_of(new, name)

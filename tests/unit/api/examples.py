@@ -86,6 +86,7 @@ def _from_secret(**fields: Any) -> Object:
     return _variable("API_KEY", valueFrom=fields)
 
 
+SHARED = {"isolation": "Shared", "shared": {"replicas": 1}, "gateway": {"enabled": True}}
 REF = {"name": "keys", "key": "api"}
 
 # ---- rules: every message of the CRDs occurs below (test_crd.py sees to it)
@@ -108,6 +109,27 @@ RULES: tuple[Example, ...] = (
         {"shared": None},
         {"shared": {"replicas": 3}},
         path="spec.shared",
+    ),
+    Example(
+        "isolation cannot change",
+        SHARED | {"shared": {"replicas": 2, "routing": "RoundRobin"}},
+        {"gateway": ...},
+        path="spec",
+        before=SHARED,
+    ),
+    Example("write the number of servers", SHARED, {"isolation": "Shared"}, path="spec"),
+    Example("write the number of servers", SHARED, SHARED | {"shared": {"routing": "Sticky"}}, path="spec"),
+    Example(
+        "write gateway: {enabled: true}",
+        SHARED,
+        SHARED | {"gateway": {"enabled": False}},
+        path="spec.gateway",
+    ),
+    Example(
+        "leave retention out",
+        SHARED | {"storage.retention": "Delete"},
+        {"storage.retention": "Delete"},
+        path="spec.storage.retention",
     ),
     # flags
     Example("write the value itself instead of $(NAME)", {"server.args": ["$HOME"]}, {"server.args": ["--$(X)", "1"]}),
@@ -309,14 +331,7 @@ GITHUB = {"tokenSecretRef": {"name": "gh", "key": "token"}}
 
 # ---- refusals by the schema itself
 SCHEMA: tuple[Example, ...] = (
-    Example('supported values: "Dedicated"', {}, {"isolation": "Shared"}, path="spec.isolation"),
-    Example(
-        'supported values: "Dedicated"',
-        {"isolation": "Dedicated"},
-        {"isolation": "Shared"},
-        path="spec.isolation",
-        before={},
-    ),
+    Example('supported values: "Dedicated"', {}, {"isolation": "Alone"}, path="spec.isolation"),
     Example("Required value", {}, {"isolation": ...}, path="spec.isolation"),
     Example("Required value", {}, {"server": {}}, path="spec.server.image"),
     Example("spec.server.image", {"server.image": "a"}, {"server.image": ""}, path="spec.server.image"),

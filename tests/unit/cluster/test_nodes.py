@@ -13,6 +13,7 @@ from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent, Forbidden
 from copilot_operator.cluster.execute import Executor
+from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.observe import SELECTORS, registry
 from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.resync import Resync
@@ -75,7 +76,7 @@ class Routed:
     def __init__(self) -> None:
         self.cache = Cache()
         self.queue: WorkQueue[tuple[Kind, str, str]] = WorkQueue()
-        self.router = Router(self.cache, self.queue)
+        self.router = Router(self.cache, self.queue, lambda *_: [])
         for pod in (a_pod("alice"), a_pod("bob", "n2")):
             self.cache.put(POD, pod, 0.0)
 
@@ -171,7 +172,7 @@ async def gathered(cache: Cache, **given: Any) -> TenantSnapshot:
     cache.put(TENANT, a_tenant(), 0.0)
     nothing: Any = None
     rollouts = Rollouts(lambda *_: [], nothing, nothing, lambda: 0.0)
-    pools = Pools(nothing, cache, SETTINGS, rollouts)
+    pools = Pools(nothing, cache, SETTINGS, rollouts, Members(cache, nothing, nothing))
     tenants = Tenants(
         nothing, cache, SETTINGS, StorageClasses(nothing), lambda *_: (Reading(), None, None), pools, **given
     )

@@ -10,6 +10,7 @@ from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.execute import Executor
+from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.rollouts import Rollouts
@@ -38,7 +39,7 @@ class Gathered:
         self.cache = Cache()
         nothing: Any = lambda *_: None  # noqa: E731
         self.rollouts = Rollouts(lambda *_: [ALICE], nothing, nothing, lambda: 0.0)
-        pools = Pools(nothing, self.cache, SETTINGS, self.rollouts)
+        pools = Pools(nothing, self.cache, SETTINGS, self.rollouts, Members(self.cache, nothing, nothing))
         self.tenants = Tenants(nothing, self.cache, SETTINGS, StorageClasses(nothing), nothing, pools)
         self.cache.put(POOL, NEW_POOL | {"status": status}, 0.0)
         self.cache.put(TENANT, a_tenant(fields={"suspended": suspended}), 0.0)
@@ -140,6 +141,8 @@ class Seen:
 
     def __init__(self, snapshot: PoolSnapshot) -> None:
         self.found = snapshot
+        nothing: Any = lambda *_: None  # noqa: E731
+        self.members = Members(Cache(), nothing, nothing)
 
     async def snapshot(self, namespace: str, name: str) -> PoolSnapshot:
         return self.found
@@ -162,6 +165,7 @@ async def test_all_tenants_look_again_when_their_pool_turns_back(failing: dict[s
         api, cache, answers, nothing, cast(Pools, Seen(snapshot)), Executor(api, answers, lambda: True), lambda: True,
         nothing, nothing,
         lambda namespace, name: told.append((namespace, name)),
+        nothing, nothing,
     )  # fmt: skip
     assert await reconciler((POOL, NAMESPACE, "saas")) == 12.0, "and the pool when the next verdict is due"
     assert told == woken
@@ -171,6 +175,6 @@ def test_whoever_is_woken_with_a_whole_pool_must_tell_again() -> None:
     asked = list[tuple[str, str]]()
     cache, queue = Cache(), WorkQueue[WorkKey](lambda: 0.0)
     cache.put(TENANT, a_tenant(), 0.0)
-    router = Router(cache, queue, lambda namespace, name: asked.append((namespace, name)))
+    router = Router(cache, queue, lambda *_: [], lambda namespace, name: asked.append((namespace, name)))
     router.wake_tenants(NAMESPACE, "saas")
     assert (asked, queue.take()) == ([(NAMESPACE, "saas")], (TENANT, NAMESPACE, "alice"))

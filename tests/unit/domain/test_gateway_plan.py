@@ -41,7 +41,7 @@ from tests.unit.domain.test_plan import settled
 BEHIND_ONE = {"gateway": {"enabled": True}}
 KEY = "the-pools-key"
 TOKENS = {"copilotpool-saas-server-tokens-0": {"copilot-alice": "servers-own"}}
-ENTRY = gateway_entry(a_tenant(), KEY)
+ENTRY = gateway_entry(a_tenant(), KEY, shared=False)
 
 
 def a_gateways_pool(view: GatewayView | None = None, fields: dict[str, Any] | None = None) -> PoolSnapshot:
@@ -170,7 +170,7 @@ def msgspec_json(text: str) -> PoolFile:
 
 def test_a_suspended_tenant_is_told_as_such() -> None:
     assert "suspended" not in json.loads(ENTRY)
-    entry = json.loads(gateway_entry(a_tenant(fields={"suspended": True}), KEY))
+    entry = json.loads(gateway_entry(a_tenant(fields={"suspended": True}), KEY, shared=False))
     assert entry == json.loads(ENTRY) | {"suspended": True}
 
 

@@ -28,7 +28,7 @@ def row(name: str, status: str, reason: str, message: str) -> dict[str, Any]:
 def test_the_whole_status_of_a_pool() -> None:
     new, young, stopped = Server(True, True, "cli:2"), Server(True, False, "cli:1"), Server(False, False, "cli:0")
     servers = (new, young, new, stopped)
-    found = pool_report(a_pool_snapshot(members=frozenset("abcde"), servers=servers))
+    found = pool_report(a_pool_snapshot(tenants=5, members=frozenset("abcde"), servers=servers))
     assert found.status == {
         "observedGeneration": 1,
         "tenants": 5,

@@ -49,7 +49,7 @@ def child(
         "annotations": {TENANT_ANNOTATION: snapshot.name},
     }
     if owned:
-        metadata["ownerReferences"] = [owner_reference(snapshot.raw)]
+        metadata["ownerReferences"] = [owner_reference(snapshot.owner or snapshot.raw)]
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
 
 

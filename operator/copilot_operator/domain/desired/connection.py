@@ -15,12 +15,13 @@ def connection(snapshot: TenantSnapshot) -> Manifest:
 
     Without a gateway the tenant's token is its server's.
     """
-    assert snapshot.token
+    token = snapshot.tenant_token or (snapshot.token.value if snapshot.token else "")
+    assert token
     values = {
         "host": host(snapshot),
         "port": str(CLI_PORT),
         "cliUrl": f"{host(snapshot)}:{CLI_PORT}",
-        "token": snapshot.tenant_token or snapshot.token.value,
+        "token": token,
     }
     manifest = child(SECRET, snapshot, labels={USABLE_LABEL: "false"})
     return stamped(manifest | {"type": "Opaque", "data": encoded(values)})

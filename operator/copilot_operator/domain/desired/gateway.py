@@ -205,6 +205,7 @@ def pool_file(snapshot: PoolSnapshot) -> dict[str, Any]:
     policy, limits = spec.sessions.policy, spec.gateway.limits
     return {
         "isolation": spec.isolation,
+        **({"routing": spec.shared.routing} if spec.shared and spec.shared.routing else {}),
         "policy": {
             "models": list(policy.models) or None,
             "hostTools": policy.host_tools,

@@ -1,0 +1,72 @@
+"""What people and programs are told of a tenant that shares its servers with others: whether it can connect.
+
+How the servers are is told by the pool, once, and not by each of its thousand tenants.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from copilot_operator.api.conditions import Condition
+from copilot_operator.domain.desired.service import CLI_PORT, host
+from copilot_operator.domain.fit import misfit
+from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.naming import gateway_of
+from copilot_operator.domain.plan import TenantPlan
+from copilot_operator.domain.snapshot import Finding, TenantSnapshot
+from copilot_operator.domain.status import Report, condition, credentials_row, event_of, merged, phase_of
+
+Policy = Callable[[TenantSnapshot], Finding | None]
+
+
+def suspended(snapshot: TenantSnapshot) -> Finding | None:
+    if snapshot.spec and snapshot.spec.suspended:
+        return Finding("Suspended", "spec.suspended is true; sessions are kept, set it to false to go on")
+    return None
+
+
+def no_gateway(snapshot: TenantSnapshot) -> Finding | None:
+    if snapshot.gateway_ready:
+        return None
+    name = gateway_of(snapshot.pool_name)
+    return Finding("GatewayNotReady", f"No gateway of the pool is ready; see: kubectl describe deploy {name}")
+
+
+READY: Final[tuple[Policy, ...]] = (
+    lambda snapshot: snapshot.unusable or misfit(snapshot),
+    lambda snapshot: snapshot.children.obstacle,
+    lambda snapshot: snapshot.refused,
+    suspended,
+    lambda snapshot: snapshot.credential.finding if snapshot.credential else None,
+    no_gateway,
+)
+SHARED: Final = Finding("Shared", "Servers and volumes are the pool's, and so is what is told of them")
+
+
+def endpoint_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
+    """The status of a tenant of a Shared pool after ``plan`` was carried out."""
+    if snapshot.deleted or snapshot.lacks_token:
+        return Report()
+    old: Manifest = snapshot.raw.get("status") or {}
+    found = next((finding for policy in READY if (finding := policy(snapshot))), None)
+    status: Manifest = {
+        "phase": phase_of(found),
+        "observedGeneration": snapshot.raw["metadata"].get("generation", 1),
+        "conditions": merged(old, _conditions(snapshot, found), snapshot.now),
+    }
+    if snapshot.children.connection or plan.steps:
+        status["endpoint"] = {"host": host(snapshot), "port": CLI_PORT, "secretName": snapshot.server}
+    return Report(status if status != old else None, event_of(old, status))
+
+
+def _conditions(snapshot: TenantSnapshot, found: Finding | None) -> list[Condition]:
+    credential, paused = snapshot.credential, snapshot.paused
+    rows: list[tuple[str, bool | None, Finding]] = [
+        ("Ready", found is None, found or Finding("EndpointReady", "The gateway takes its connections")),
+        credentials_row(credential.finding if credential else None, credential is not None),
+        ("ServerHealthy", None, SHARED),
+        ("StorageReady", None, SHARED),
+        ("Progressing", False, Finding("Settled", "Nothing is under way")),
+        ("Paused", paused is not None, paused or Finding("NotPaused", "The operator acts on it")),
+    ]
+    generation = snapshot.raw["metadata"].get("generation", 1)
+    return [condition(name, value, finding, generation) for name, value, finding in rows]

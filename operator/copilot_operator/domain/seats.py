@@ -1,0 +1,120 @@
+"""The servers of a Shared pool. Each has a seat, ``POOL/ORDINAL``, and is planned as the server of a tenant of that
+name would be; no tenant can have it, since names of objects hold no slash.
+
+Which seats run is decided for all of them together: never fewer than ``spec.shared.replicas``, idle ones go first, and
+a seat that is not among them keeps its volume, and what is stored there. A request for that starts it (``demanded``).
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from copilot_operator.domain.drain import Why, intent_of
+from copilot_operator.domain.live import is_up
+from copilot_operator.domain.manifest import Manifest, annotations_of
+from copilot_operator.domain.naming import PAUSED_ANNOTATION
+from copilot_operator.domain.snapshot import ServerState
+
+SEPARATOR: Final = "/"
+
+
+def seat_name(pool: str, ordinal: int) -> str:
+    return f"{pool}{SEPARATOR}{ordinal}"
+
+
+def pool_of_seat(name: str) -> str | None:
+    """The pool whose seat it is; None if ``name`` is a tenant's."""
+    pool, separator, _ = name.rpartition(SEPARATOR)
+    return pool if separator else None
+
+
+def ordinal_of(seat: str) -> int:
+    return int(seat.rpartition(SEPARATOR)[2])
+
+
+def is_seat(name: str) -> bool:
+    return SEPARATOR in name
+
+
+def as_tenant(pool: Manifest, seat: str, *, runs: bool, retained: bool, status: Manifest | None) -> Manifest:
+    """A seat in the shape of a stored CopilotTenant; ``status``: what was found of it last."""
+    metadata = pool["metadata"]
+    made: Manifest = {
+        "apiVersion": pool["apiVersion"],
+        "kind": pool["kind"],
+        "metadata": {
+            "name": seat,
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "generation": metadata.get("generation", 1),
+            "creationTimestamp": metadata["creationTimestamp"],
+            "annotations": {
+                key: value for key, value in annotations_of(pool).items() if key == PAUSED_ANNOTATION
+            },
+        },
+        "spec": {
+            "poolRef": {"name": metadata["name"]},
+            "suspended": not runs,
+            "deletionPolicy": "Retain" if retained else "Delete",
+        },
+    }  # fmt: skip
+    return made | ({"status": status} if status else {})
+
+
+@dataclass(frozen=True)
+class Seat:
+    """``up``: its Deployment has a replica, and is not on its way to none for want of a place (``leaves``).
+
+    ``known``: its agent has told how many sessions are loaded and busy, or nothing can be in it.
+    """
+
+    name: str
+    up: bool = False
+    leaves: bool = False
+    known: bool = True
+    busy: int = 0
+    loaded: int = 0
+    demanded: bool = False
+
+
+def seat_of(name: str, live: Manifest | None, state: ServerState | None, *, started: bool, demanded: bool) -> Seat:
+    """``started``: its CLI runs, so it may have sessions."""
+    intent = intent_of(live)
+    leaves = intent is not None and intent.why == Why.SCALE_IN
+    counted = state is not None and state.busy is not None
+    return Seat(
+        name=name,
+        up=is_up(live) and not leaves,
+        leaves=is_up(live) and leaves,
+        known=counted or not started,
+        busy=(state.busy or 0) if state else 0,
+        loaded=(state.loaded or 0) if state else 0,
+        demanded=demanded,
+    )
+
+
+def running(seats: Iterable[Seat], replicas: int) -> frozenset[str]:
+    """Names of the seats that are to run.
+
+    What runs stays before what comes back, before what would be new; of several that could go the idle one goes, then
+    the one with the fewest sessions, then the one with the highest ordinal. What has not been counted stays.
+    """
+    demanded = frozenset(seat.name for seat in seats if seat.demanded)
+    others = [seat for seat in seats if not seat.demanded]
+    staying = [seat for seat in others if seat.up]
+    if len(staying) > replicas:
+        may_go = sorted((seat for seat in staying if seat.known), key=_worth)
+        gone = {seat.name for seat in may_go[: len(staying) - replicas]}
+        return demanded | {seat.name for seat in staying if seat.name not in gone}
+    coming = sorted((seat for seat in others if not seat.up), key=lambda seat: (not seat.leaves, ordinal_of(seat.name)))
+    return demanded | {seat.name for seat in (*staying, *coming[: replicas - len(staying)])}
+
+
+def _worth(seat: Seat) -> tuple[bool, int, int]:
+    return seat.busy > 0, seat.loaded, -ordinal_of(seat.name)
+
+
+def seats_of(pool: str, replicas: int, existing: Collection[str]) -> list[str]:
+    """All seats of a pool in the order of their ordinals: as many as shall run, and those that have run before."""
+    names = {seat_name(pool, ordinal) for ordinal in range(replicas)} | set(existing)
+    return sorted(names, key=ordinal_of)
