@@ -124,6 +124,7 @@ class Router:
     def secret_changed(self, namespace: str, secret: str) -> None:
         for tenant in self.cache.users_of(TENANT, namespace, secret):
             self.queue.add((TENANT, namespace, tenant))
+            self.counts_changed(namespace, tenant)  # its pool tells the gateway
         for pool in self.cache.users_of(POOL, namespace, secret):
             self.queue.add((POOL, namespace, pool))
             self.wake_tenants(namespace, pool)

@@ -47,6 +47,12 @@ RETENTION_OF_SHARED: Final = Rule(
     lambda spec: spec.isolation == "Shared" or spec.storage.retention is None,
     field_path=".storage.retention",
 )
+PROVIDER_NEEDS_GATEWAY: Final = Rule(
+    "self.gateway.enabled || !has(self.auth) || !has(self.auth.provider)",
+    "leave provider out, or write gateway: {enabled: true}: without a gateway nobody can put the key into sessions",
+    lambda spec: spec.gateway.enabled or spec.auth is None or spec.auth.provider is None,
+    field_path=".auth.provider",
+)
 SHARED_NEEDS_GATEWAY: Final = Rule(
     "self.isolation != 'Shared' || self.gateway.enabled",
     "write gateway: {enabled: true}: without a gateway nothing keeps the tenants of a Shared pool apart",
@@ -181,6 +187,7 @@ class PoolSpec(Model):
         SHARED_NEEDS_GATEWAY,
         RETENTION_OF_SHARED,
         POLICY_NEEDS_GATEWAY,
+        PROVIDER_NEEDS_GATEWAY,
     )
 
     isolation: Literal["Dedicated", "Shared"]

@@ -1,7 +1,34 @@
 """References to objects of the same namespace, and the credentials behind them."""
 
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
 from copilot_operator.api.model import Model
 from copilot_operator.api.names import DataKey, ObjectName
+from copilot_operator.api.rules import Rule
+
+ONE_KIND_OF_AUTH: Final = Rule(
+    "has(self.gitHub) != has(self.provider)",
+    "write exactly one of gitHub and provider",
+    lambda auth: (auth.git_hub is None) != (auth.provider is None),
+)
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        found = urlsplit(text)
+    except ValueError:
+        return False
+    return found.scheme in ("http", "https") and bool(found.hostname) and not any(c.isspace() for c in text)
+
+
+IS_HTTP_URL: Final = Rule(
+    "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
+    "write a URL such as https://api.openai.com/v1",
+    _is_http_url,
+)
 
 
 class SecretKeyRef(Model):
@@ -34,12 +61,38 @@ class GitHubAuth(Model):
 
     token_secret_ref: SecretKeyRef
     """The key that holds a GitHub token (gho_..., ghu_... or github_pat_...; classic tokens, ghp_..., are not accepted
-    by Copilot). The Secret must carry the label copilot-operator.io/tenant-usable: "true"; a changed token restarts
-    the server through a drain."""
+    by Copilot). The Secret must carry the label copilot-operator.io/tenant-usable: "true". In a Dedicated pool a
+    changed token restarts the server through a drain."""
+
+
+class ProviderAuth(Model):
+    """A model provider of one's own (bring your own key). The gateway puts the key into each session; neither clients
+    nor the server's environment hold it."""
+
+    type: Literal["openai", "azure", "anthropic"]
+    """Kind of the provider's API."""
+    base_url: Annotated[str, Field(min_length=1, max_length=2048), IS_HTTP_URL]
+    """URL of the API, such as https://api.openai.com/v1."""
+    wire_api: Literal["completions", "responses"] | None = None
+    """Which of OpenAI's APIs to speak; the CLI's choice if absent."""
+    api_key_secret_ref: SecretKeyRef
+    """The key that holds the API key. The Secret must carry the label copilot-operator.io/tenant-usable: "true"."""
 
 
 class Auth(Model):
-    """The credential that servers use towards GitHub."""
+    """What sessions are paid with: a GitHub identity, or a model provider's key."""
 
-    git_hub: GitHubAuth
+    rules = (ONE_KIND_OF_AUTH,)
+
+    git_hub: GitHubAuth | None = None
     """GitHub identity that pays for and answers requests."""
+    provider: ProviderAuth | None = None
+    """Model provider that answers requests. Needs the pool's gateway."""
+
+    @property
+    def secret_ref(self) -> SecretKeyRef:
+        """Where its secret is."""
+        if self.provider:
+            return self.provider.api_key_secret_ref
+        assert self.git_hub
+        return self.git_hub.token_secret_ref

@@ -196,8 +196,10 @@ def _is_seats(kind: Kind, manifest: Manifest) -> bool:
 
 def secret_of(spec: Manifest) -> str | None:
     """Name of the Secret that a pool's or tenant's ``auth`` refers to."""
-    reference = ((spec.get("auth") or {}).get("gitHub") or {}).get("tokenSecretRef") or {}
-    return reference.get("name")
+    auth = spec.get("auth") or {}
+    token = (auth.get("gitHub") or {}).get("tokenSecretRef") or {}
+    key = (auth.get("provider") or {}).get("apiKeySecretRef") or {}
+    return token.get("name") or key.get("name")
 
 
 def _newer(version: str, than: str) -> bool:

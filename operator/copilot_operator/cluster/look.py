@@ -1,5 +1,7 @@
 """Questions to the API server itself, about what no watch may have told."""
 
+from dataclasses import replace
+
 from copilot_operator.api.references import Auth
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
@@ -21,10 +23,14 @@ async def look(api: KubeApi, kind: Kind, namespace: str, name: str) -> Manifest 
 
 
 async def credential(api: KubeApi, cache: Cache, namespace: str, auth: Auth | None) -> Credential | None:
-    """What a reference to a GitHub token leads to; None without one."""
+    """What a reference to a token or key leads to; None without one."""
     if auth is None:
         return None
-    name, key = auth.git_hub.token_secret_ref.name, auth.git_hub.token_secret_ref.key
+    name, key = auth.secret_ref.name, auth.secret_ref.key
     secret = cache.get(SECRET, namespace, name)
     exists = secret is not None or await look(api, SECRET, namespace, name) is not None
-    return check_credential(name, key, secret, exists)
+    found = check_credential(name, key, secret, exists)
+    if (provider := auth.provider) is None:
+        return found
+    fields = {"type": provider.type, "baseUrl": provider.base_url, "wireApi": provider.wire_api}
+    return replace(found, provider={name: value for name, value in fields.items() if value})

@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from copilot_operator.api.invalid import InvalidResource
 from copilot_operator.api.pool import PoolSpec, parse_pool
+from copilot_operator.api.references import Auth
 from copilot_operator.cluster.cache import Cache, Record
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent
@@ -17,7 +20,7 @@ from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.pods import pod_view, replica_set_of
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.domain.desired.deployment import token_source
-from copilot_operator.domain.desired.tenant_entry import gateway_entry
+from copilot_operator.domain.desired.tenant_entry import Payment, gateway_entry, paid_with
 from copilot_operator.domain.drain import Why, intent_of
 from copilot_operator.domain.kinds import (
     DEPLOYMENT,
@@ -67,6 +70,14 @@ MOST_REMEMBERED = 1000
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """``entry`` of a tenant for gateways; with a credential of its own it may change without the tenant."""
+
+    entry: str = field(repr=False)
+    has_credential: bool
+
+
 @dataclass
 class Pools:
     """``rollouts`` tells what each server of a pool said of its revision."""
@@ -79,7 +90,8 @@ class Pools:
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
     courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
-    entries: dict[str, tuple[object, tuple[str, str]]] = field(default_factory=dict, repr=False)  # of a tenant
+    entries: "dict[str, tuple[object, _Entry]]" = field(default_factory=dict, repr=False)  # of a tenant
+    values: dict[object, str] = field(default_factory=dict, repr=False)  # of users' Secrets, by what names them
 
     def spec(self, raw: Manifest) -> PoolSpec:
         """Raises InvalidResource. Parsed once per version: thousands of tenants share it."""
@@ -201,6 +213,7 @@ class Pools:
             for kind in GATEWAY_OBJECTS
         }
         stored = self.tenant_key(namespace, pool)
+        own = await self._payment(namespace, spec.auth, shared=spec.isolation == "Shared")
         key = stored or secrets.token_urlsafe(32)
         return GatewayView(
             objects={kind: live for kind, live in objects.items() if live},
@@ -208,10 +221,11 @@ class Pools:
             peer_key=self._own_secret(namespace, pool, name).get("peer.key") or secrets.token_urlsafe(32),
             key_stored=stored is not None,
             tenants={n: held for n, _, held in self._secrets(namespace, pool) if n.startswith(tenant_shards(pool))},
-            entries=dict(
-                self._entry(key, tenant, shared=spec.isolation == "Shared")
-                for _, tenant in self.cache.records(TENANT, namespace, "poolRef", pool)
-            ),
+            entries={
+                server_of(name): await self._entry(namespace, key, tenant, shared=spec.isolation == "Shared")
+                for name, tenant in list(self.cache.records(TENANT, namespace, "poolRef", pool))
+            },
+            credential=None if isinstance(own, Finding) else own,
             trouble=next((pod.waiting for pod in self._gateway_pods(namespace, pool) if pod.waiting), None),
         )
 
@@ -220,15 +234,36 @@ class Pools:
             if replica_set_of(pod, gateway_of(pool)):
                 yield pod_view(pod)
 
-    def _entry(self, key: str, tenant: Record, *, shared: bool) -> tuple[str, str]:
-        """Server name, and what the gateway is to know of the tenant. Made once per version of a tenant."""
-        if (known := self.entries.get(tenant.uid)) and known[0] == (tenant.version, key):
-            return known[1]
+    async def _entry(self, namespace: str, key: str, tenant: Record, *, shared: bool) -> str:
+        """What the gateway is to know of the tenant. Made once per version of a tenant and its credential."""
+        known = self.entries.get(tenant.uid)
+        if known and known[0] == (tenant.version, key) and not known[1].has_credential:
+            return known[1].entry
         raw = tenant.manifest
-        server = server_of(raw["metadata"]["name"])
-        made = server, gateway_entry(raw, key, shared=shared)
+        auth = _auth_of(raw)
+        own = await self._payment(namespace, auth, shared=shared)
+        made = _Entry(gateway_entry(raw, key, shared=shared, credential=own), auth is not None)
         _remember(self.entries, tenant.uid, ((tenant.version, key), made))
-        return made
+        return made.entry
+
+    async def _payment(self, namespace: str, auth: Auth | None, *, shared: bool) -> Payment | None:
+        """What gateways put into sessions; a server of its own is started with its GitHub token."""
+        if auth is None or (auth.provider is None and not shared):
+            return None
+        found = await credential(self.api, self.cache, namespace, auth)
+        assert found
+        if found.finding:
+            return found.finding
+        mark = (namespace, found.secret, found.key, found.digest)
+        if mark not in self.values:
+            try:
+                live = await self.api.get(SECRET, namespace, found.secret)
+            except Absent:
+                return Finding("SecretNotFound", f"Secret {found.secret} does not exist")
+            if len(self.values) >= MOST_REMEMBERED:
+                self.values.clear()
+            self.values[mark] = _values(live).get(found.key, "").strip()
+        return paid_with(found, self.values[mark])
 
     def _shard_of(self, namespace: str, server: str, pool: str) -> str | None:
         """The shard that a Deployment takes its token from; only one that this pool may have made."""
@@ -279,6 +314,15 @@ GATEWAY_OBJECTS = (
     DEPLOYMENT,
 )
 POOL_OBJECTS = {SERVICE_ACCOUNT: pool_object, NETWORK_POLICY: pool_object, DISRUPTION_BUDGET: busy_servers}
+
+
+def _auth_of(tenant: Manifest) -> Auth | None:
+    """Of a tenant as stored; None if it has none, or one that can't be read (which its condition tells)."""
+    raw = (tenant.get("spec") or {}).get("auth")
+    try:
+        return Auth.model_validate(raw) if raw else None
+    except ValidationError:
+        return None
 
 
 def _remember(memory: dict[str, T], uid: str, value: T) -> None:

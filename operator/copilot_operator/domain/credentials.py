@@ -1,4 +1,4 @@
-"""Can a referenced Secret be used as a GitHub token? Says what is wrong and how to mend it, never the value."""
+"""Can a referenced Secret be used as a token or key? Says what is wrong and how to mend it, never the value."""
 
 from copilot_operator.domain.manifest import Manifest, labels_of
 from copilot_operator.domain.naming import USABLE_LABEL
@@ -21,7 +21,7 @@ def check_credential(name: str, key: str, secret: Manifest | None, exists: bool)
         held = ", ".join(sorted(data)[:5]) or "none"
         return _unusable(name, key, "SecretKeyNotFound", f"Secret {name} has no key {key}; it has: {held}")
     if data[key] == EMPTY:
-        return _unusable(name, key, "SecretEmpty", f"Key {key} of Secret {name} is empty; put a GitHub token there")
+        return _unusable(name, key, "SecretEmpty", f"Key {key} of Secret {name} is empty; put the token or key there")
     return Credential(name, key, data[key])
 
 

@@ -24,6 +24,9 @@ def misfit(snapshot: TenantSnapshot) -> Finding | None:
     """What is wrong with the two together; None as long as one of them could not be read."""
     if snapshot.spec is None or snapshot.pool is None:
         return None
+    if snapshot.spec.auth and snapshot.spec.auth.provider and not snapshot.pool.spec.gateway.enabled:
+        message = "spec.auth.provider: leave it out, the pool has no gateway that could put the key into sessions"
+        return Finding("InvalidSpec", message)
     if not snapshot.has_server:
         return _asks_for_a_server(snapshot.spec)
     try:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from copilot_operator.api.pool import PoolSpec
 from copilot_operator.api.tenant import TenantSpec
@@ -31,8 +32,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Credential:
-    """The GitHub token a server is started with: key ``key`` of the Secret ``secret``.
+    """A GitHub token or, with ``provider``, a model provider's key: key ``key`` of the Secret ``secret``.
 
+    ``provider`` is what the gateway puts into sessions, but for the key: fields of ``session.create``'s provider.
     ``digest`` names the value without telling it; None if the token can't be used, then ``finding`` says why.
     """
 
@@ -40,6 +42,7 @@ class Credential:
     key: str
     digest: str | None = None
     finding: Finding | None = None
+    provider: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,11 @@ class TenantSnapshot:
         return str(self.raw["metadata"]["namespace"])
 
     @property
+    def server_credential(self) -> Credential | None:
+        """The GitHub token that a server of its own is started with; what else there is the gateway puts in."""
+        return self.credential if self.credential and self.credential.provider is None else None
+
+    @property
     def is_seat(self) -> bool:
         """Whether this is a server of a Shared pool, which has no endpoint of its own."""
         return self.owner is not None
@@ -312,6 +320,7 @@ class GatewayView:
     key_stored: bool = False
     tenants: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     entries: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credential: Mapping[str, Any] | None = field(default=None, repr=False)  # the pool's, as gateways put it in
     trouble: Finding | None = None  # what kubelet says keeps one of its pods from running
 
 

@@ -313,7 +313,7 @@ def credentials_row(finding: Finding | None, has_one: bool) -> tuple[str, bool, 
     if finding:
         return "CredentialsReady", False, finding
     if has_one:
-        return "CredentialsReady", True, Finding("TokenFound", "The GitHub token was found")
+        return "CredentialsReady", True, Finding("TokenFound", "The token or key was found")
     return "CredentialsReady", True, Finding("NotConfigured", "Clients bring their own credentials")
 
 

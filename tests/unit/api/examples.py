@@ -88,6 +88,7 @@ def _from_secret(**fields: Any) -> Object:
 
 SHARED = {"isolation": "Shared", "shared": {"replicas": 1}, "gateway": {"enabled": True}}
 REF = {"name": "keys", "key": "api"}
+PROVIDER = {"type": "openai", "baseUrl": "https://models.example.com/v1", "apiKeySecretRef": REF}
 
 # ---- rules: every message of the CRDs occurs below (test_crd.py sees to it)
 RULES: tuple[Example, ...] = (
@@ -130,6 +131,28 @@ RULES: tuple[Example, ...] = (
         SHARED | {"storage.retention": "Delete"},
         {"storage.retention": "Delete"},
         path="spec.storage.retention",
+    ),
+    Example("write exactly one of gitHub and provider", {"auth": {"gitHub": {"tokenSecretRef": REF}}}, {"auth": {}}),
+    Example(
+        "write exactly one of gitHub and provider",
+        {"gateway": ..., "auth": {"provider": PROVIDER}},
+        {"gateway": ..., "auth": {"provider": PROVIDER, "gitHub": {"tokenSecretRef": REF}}},
+        path="spec.auth",
+    ),
+    Example(
+        "leave provider out, or write gateway: {enabled: true}",
+        {"gateway": ..., "auth": {"provider": PROVIDER | {"wireApi": "completions"}}},
+        {"auth": {"provider": PROVIDER}},
+        path="spec.auth.provider",
+    ),
+    *(
+        Example(
+            "write a URL such as",
+            {"gateway": ..., "auth": {"provider": PROVIDER | {"baseUrl": "http://10.0.0.1:8080"}}},
+            {"gateway": ..., "auth": {"provider": PROVIDER | {"baseUrl": bad}}},
+            path="spec.auth.provider.baseUrl",
+        )
+        for bad in ("models.example.com", "ftp://models.example.com", "https://", "/v1", "https://a b")
     ),
     # flags
     Example("write the value itself instead of $(NAME)", {"server.args": ["$HOME"]}, {"server.args": ["--$(X)", "1"]}),
@@ -364,7 +387,6 @@ SCHEMA: tuple[Example, ...] = (
     ),
     Example("should match", _variable("a.b-c_D", value="1"), _variable("1A", value="1")),
     Example("should match", {LABELS: {"a": "b_c"}}, {LABELS: {"a": "b c"}}),
-    Example("Required value", {"auth": {"gitHub": GITHUB}}, {"auth": {}}, path="spec.auth.gitHub"),
     Example("Required value", {"poolRef": {"name": LONG_NAME}}, {"poolRef": {}}, kind="CopilotTenant"),
     Example("should match", {"poolRef": {"name": "a"}}, {"poolRef": {"name": "A"}}, kind="CopilotTenant"),
     Example("supported values", {"deletionPolicy": "Retain"}, {"deletionPolicy": "Keep"}, kind="CopilotTenant"),

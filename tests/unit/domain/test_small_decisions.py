@@ -38,7 +38,7 @@ def secret(labels: dict[str, str] | None = None, **values: str) -> Manifest:
         (secret({"copilot-operator.io/tenant-usable": "false"}, token="x"), True, "SecretNotUsable", None),
         (secret(), True, "SecretKeyNotFound", "Secret github has no key token; it has: none"),
         (secret(b="1", a="2"), True, "SecretKeyNotFound", "Secret github has no key token; it has: a, b"),
-        (secret(token=""), True, "SecretEmpty", "Key token of Secret github is empty; put a GitHub token there"),
+        (secret(token=""), True, "SecretEmpty", "Key token of Secret github is empty; put the token or key there"),
         (secret(token=" \n"), True, "SecretEmpty", None),
     ],
 )

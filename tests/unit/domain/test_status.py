@@ -91,7 +91,7 @@ def test_the_whole_status_of_a_tenant_whose_server_answers() -> None:
             "endpoint": {"host": "copilot-alice.apps.svc", "port": 4321, "secretName": "copilot-alice"},
             "conditions": [
                 row("Ready", "True", "ServerReady", "The server answers"),
-                row("CredentialsReady", "True", "TokenFound", "The GitHub token was found"),
+                row("CredentialsReady", "True", "TokenFound", "The token or key was found"),
                 row("ServerHealthy", "True", "Answers", "The server answers connect and ping"),
                 row("StorageReady", "True", "Bound", "The volume is bound"),
                 row("Progressing", "False", "Settled", "Nothing is under way"),

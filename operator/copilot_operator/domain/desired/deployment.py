@@ -65,7 +65,7 @@ def intent(snapshot: TenantSnapshot) -> dict[str, Any]:
     assert snapshot.spec
     assert snapshot.pool
     assert snapshot.token
-    spec, credential = snapshot.pool.spec, snapshot.credential
+    spec, credential = snapshot.pool.spec, snapshot.server_credential
     token = [credential.secret, credential.key, credential.digest] if credential else None
     own = own_resources(snapshot.spec)
     return {
@@ -175,7 +175,7 @@ def _cli(snapshot: TenantSnapshot) -> Manifest:
         {"name": "HOME", "value": "/data/home"},
         {"name": "COPILOT_HOME", "value": "/data/copilot"},
     ]
-    if credential := snapshot.credential:
+    if credential := snapshot.server_credential:
         args += ["--auth-token-env", GITHUB_TOKEN_ENV]
         ours.append(_from_secret(GITHUB_TOKEN_ENV, credential.secret, credential.key))
     # by name: the API server answers two of one name in an apply with an error that no retry cures

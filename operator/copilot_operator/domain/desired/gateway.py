@@ -218,6 +218,7 @@ def pool_file(snapshot: PoolSnapshot) -> dict[str, Any]:
             "burst": limits.burst,
         },
         "idle": {"sessionS": duration_s(spec.sessions.idle_timeout)},
+        **({"credential": dict(snapshot.gateway.credential)} if snapshot.gateway.credential else {}),
     }
 
 
