@@ -218,7 +218,7 @@ class Pools:
         return GatewayView(
             objects={kind: live for kind, live in objects.items() if live},
             tenant_key=key,
-            peer_key=self._own_secret(namespace, pool, name).get("peer.key") or secrets.token_urlsafe(32),
+            admin_key=self._own_secret(namespace, pool, name).get("admin.key") or secrets.token_urlsafe(32),
             key_stored=stored is not None,
             tenants={n: held for n, _, held in self._secrets(namespace, pool) if n.startswith(tenant_shards(pool))},
             entries={

@@ -310,13 +310,13 @@ class Failing:
 class GatewayView:
     """What there is of a pool's gateway: ``objects`` that have its name, by kind.
 
-    ``tenant_key`` and ``peer_key`` are as stored, or new. ``tenants`` are its Secrets with tenants, by name, and what
+    ``tenant_key`` and ``admin_key`` are as stored, or new. ``tenants`` are its Secrets with tenants, by name, and what
     they hold by server name; ``entries`` what they should hold.
     """
 
     objects: Mapping[Kind, Manifest] = field(default_factory=dict)
     tenant_key: str = field(default="", repr=False)
-    peer_key: str = field(default="", repr=False)
+    admin_key: str = field(default="", repr=False)
     key_stored: bool = False
     tenants: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     entries: Mapping[str, str] = field(default_factory=dict, repr=False)

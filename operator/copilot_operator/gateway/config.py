@@ -3,7 +3,8 @@
     pool.json     {"isolation": "Shared", "routing": "Sticky", "policy": {...}, "limits": {...}, "idle": {...},
                    "defaults": {...}, "credential": {...}}
     servers.json  {"<name>": {"host", "port", "token", "state": "Serving" | "Draining" | "Stopped"}}
-    tenants.json  {"<sha256 of the token, hex>": {"name", "code", "server"?, "credential"?, "limits"?, "homes"?}}
+    tenants.json  {"<sha256 of the token, hex>": {"name", "code", "server"?, "credential"?, "limits"?, "homes"?,
+                   "suspended"?, "message"?}}
 
 kubelet replaces the files of a volume all at once, by turning the symlink ``..data``: ``Watch`` looks at that. A
 configuration that cannot be read as a whole is not taken at all, and the one before goes on.
@@ -26,6 +27,8 @@ from copilot_operator.gateway.rules.methods import Isolation
 from copilot_operator.gateway.rules.policy import Credential, Policy
 
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # a Secret holds 1 MiB; a directory may have several mounted
+
+SUSPENDED: Final = "this tenant is suspended; its sessions are kept, set spec.suspended to false to go on"
 
 __all__ = ["Config", "ConfigError", "Idle", "Limits", "Server", "State", "Tenant", "Watch"]
 
@@ -51,6 +54,7 @@ class Tenant:
     server: str | None
     limits: Limits
     homes: tuple[str, ...] = ()
+    refusal: str = ""  # what requests for its sessions are answered with
     credential: Credential | None = field(default=None, repr=False)
 
 
@@ -65,6 +69,7 @@ class Config:
     defaults: Mapping[str, Any]
     servers: Mapping[str, Server]
     tenants: Mapping[str, Tenant] = field(repr=False)  # by sha256 of the token, in hex
+    admin_key: str | None = field(default=None, repr=False)
 
     @property
     def isolation(self) -> Isolation:
@@ -86,7 +91,7 @@ class Config:
             infinite=pool.policy.infinite,
         )
         by_hash = {digest: _tenant(tenant, pool) for digest, tenant in tenants.items()}
-        return Config(policy, pool.routing, pool.limits, pool.idle, pool.defaults, servers, by_hash)
+        return Config(policy, pool.routing, pool.limits, pool.idle, pool.defaults, servers, by_hash, pool.admin_key)
 
     def tenant_of(self, token: object) -> Tenant | None:
         """The tenant whose token it is; anything but a token of one is None.
@@ -116,12 +121,16 @@ def _tenant(tenant: TenantFile, pool: PoolFile) -> Tenant:
             burst=limits.burst or pool.limits.burst,
         ),
         homes=tuple(tenant.homes),
+        refusal=(tenant.message or SUSPENDED) if tenant.suspended else "",
         credential=own.made() if own is not None else None,
     )
 
 
 def _check(pool: PoolFile, servers: Mapping[str, Server], tenants: Mapping[str, TenantFile]) -> None:
     """What no single field shows. Raises ConfigError; tenants are named, hashes are not."""
+    for name, server in servers.items():
+        if not server.host and server.state is not State.STOPPED:
+            raise ConfigError("servers.json", name, f"it is {server.state} and has no host")
     codes = dict[str, str]()
     for digest, tenant in tenants.items():
         at = f"tenant {tenant.name}"

@@ -29,10 +29,10 @@ class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ren
 class Server(_Strict, frozen=True, kw_only=True):
     """One CLI server; ``token`` is its own connection token, which no client gets."""
 
-    host: _Name
-    port: Annotated[int, Meta(ge=1, le=65535)]
-    token: str | None
     state: State
+    token: str | None
+    host: Annotated[str, Meta(max_length=253)] = ""  # may be empty as long as it is Stopped
+    port: Annotated[int, Meta(ge=1, le=65535)] = 4321
 
     def __repr__(self) -> str:
         return f"Server({self.host}:{self.port}, {self.state})"
@@ -105,6 +105,10 @@ class PoolFile(_Strict, frozen=True, kw_only=True):
     idle: Idle = Idle()
     defaults: dict[str, Any] = {}
     credential: CredentialFile | None = None
+    admin_key: str | None = None  # of the admin port's pages that are not for everybody; None: they are for nobody
+
+    def __repr__(self) -> str:
+        return f"PoolFile({self.isolation})"
 
 
 class TenantFile(_Strict, frozen=True, kw_only=True):
@@ -116,6 +120,8 @@ class TenantFile(_Strict, frozen=True, kw_only=True):
     credential: CredentialFile | None = None
     limits: TenantLimits = TenantLimits()
     homes: list[str] = []
+    suspended: bool = False  # its sessions are kept, and every request for one is refused
+    message: str = ""  # why, and the way out
 
     def __repr__(self) -> str:
         return f"TenantFile({self.name})"

@@ -10,6 +10,7 @@ from typing import Any, Final
 from copilot_operator.gateway import config as files
 from copilot_operator.gateway.clients import Client
 from copilot_operator.gateway.config import Config, State
+from copilot_operator.gateway.demand import Demand
 from copilot_operator.gateway.frames import wire
 from copilot_operator.gateway.front import ClientConnection
 from copilot_operator.gateway.house import Admitted, Reception, Rejected, TurnedAway
@@ -46,6 +47,8 @@ class Hub:
         self._by_code: dict[str, Tenant] = {}
         self._by_server: dict[str, Tenant] = {}  # Dedicated
         self._loop = asyncio.get_running_loop()
+        self.demand = Demand(self._loop.time)
+        self._parked: dict[str, set[str]] = {}  # what servers store that do not run, as far as it was seen
         self._admission, self._failed = Admission(), FailedAuthentication()
         self._strangers = 0
         self._numbers = itertools.count(1)
@@ -182,6 +185,12 @@ class Hub:
             return None
         candidates = [each for each in self.servers.values() if who.server in (None, each.name)]
         homes = {each.name for each in candidates if server_id in each.stored}
+        parked = {name for name, ids in self._parked.items() if server_id in ids}
+        asleep = self._asleep({who.server} if who.server else parked if stored and not homes else set())
+        for each in asleep:
+            self.demand.want(each)
+        if asleep:
+            return None
         if (
             stored
             and not homes
@@ -195,12 +204,33 @@ class Hub:
         name = place(self.config.routing, tenant, session_id, servers, homes, turn=next(self._placements))
         return None if name is None else self.servers[name]
 
+    def _asleep(self, needed: set[str]) -> set[str]:
+        """Those that do not run."""
+        known = self.config.servers
+        return {name for name in needed if name in known and known[name].state is State.STOPPED}
+
+    def numbers(self) -> dict[str, Any]:
+        """What each tenant has and does here; seconds since its last request for a session, if there was one."""
+        now = self._loop.time()
+        return {
+            name: {
+                "connections": len(tenant.clients),
+                "active": sum(slot.session.busy for slot in tenant.driver.slots.values()),
+                "loaded": sum(slot.session.server is not None for slot in tenant.driver.slots.values()),
+                "held": sum(len(slot.session.held) for slot in tenant.driver.slots.values()),
+                "quietS": None if tenant.asked_at is None else round(now - tenant.asked_at, 1),
+            }
+            for name, tenant in self.tenants.items()
+        }
+
     # Configuration
 
     def _apply(self, config: Config) -> None:
         self.config = config
         for name in self.servers.keys() - config.servers.keys():
             self._lose(name)
+        for name in self._parked.keys() - config.servers.keys():
+            del self._parked[name]
         for name, server in config.servers.items():
             self._set_server(name, server)
         self._known = {each.name: each for each in config.tenants.values()}
@@ -227,11 +257,12 @@ class Hub:
         server = self.servers.pop(name, None)
         if server is not None:
             server.end()
+            self._parked[name] = server.stored
             for tenant in self.tenants.values():
                 tenant.driver.server_lost(name)
 
     def _set_tenant(self, wanted: files.Tenant) -> None:
-        terms = Terms(self.config.policy, wanted.credential, self.config.defaults)
+        terms = Terms(self.config.policy, wanted.refusal, wanted.credential, self.config.defaults)
         known = self.tenants.get(wanted.name)
         if known is not None and known.space.code != wanted.code:
             self._leave(wanted.name)  # another tenant of the same name

@@ -5,13 +5,16 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
 from copilot_operator.gateway import admin
 from copilot_operator.gateway.config import Config, ConfigError, Watch
+from copilot_operator.gateway.feed.feed import Feed
+from copilot_operator.gateway.feed.kube import Access, KubeReader
 from copilot_operator.gateway.front import ClientConnection
 from copilot_operator.gateway.house import Bounds
 from copilot_operator.gateway.hub import Hub
@@ -26,29 +29,48 @@ _BACKLOG: Final = 4096
 
 
 class Gateway:
-    """A gateway that runs; ``listen`` and ``admin`` are host and port."""
+    """A gateway that runs; ``listen`` and ``admin_at`` are host and port.
+
+    ``directory`` holds its configuration, or, with ``settings`` (the name of its Secret), is where that is kept.
+    """
 
     def __init__(
-        self, directory: Path, listen: tuple[str, int], admin_at: tuple[str, int], drain_s: float = DRAIN_S
+        self,
+        directory: Path,
+        listen: tuple[str, int],
+        admin_at: tuple[str, int],
+        drain_s: float = DRAIN_S,
+        settings: str | None = None,
     ) -> None:
         self._directory, self._listen, self._admin_at = directory, listen, admin_at
-        self._drain_s = drain_s
+        self._drain_s, self._settings = drain_s, settings
         self.port = self.admin_port = 0
         self._draining = False
+        self._hub: Hub | None = None
+        self._changed = asyncio.Event()
+        self.metrics = Metrics()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop``, then until no turn runs or the time for that is over. Raises ConfigError, OSError."""
-        loop = asyncio.get_running_loop()
-        watch = Watch(self._directory)
-        hub = Hub(Config.read(self._directory), Metrics())
-        bounds = Bounds()
+        web = await admin.serve(*self._admin_at, self._pages())
+        self.admin_port = web.sockets[0].getsockname()[1]
+        feeding = asyncio.create_task(self._feed(), name="feed") if self._settings else None
+        try:
+            if config := await self._first_config(stop):
+                await self._serve(Hub(config, self.metrics), stop)
+        finally:
+            if feeding:
+                feeding.cancel()
+            web.close()
+
+    async def _serve(self, hub: Hub, stop: asyncio.Event) -> None:
+        self._hub, bounds = hub, Bounds()
         host, port = self._listen
+        loop = asyncio.get_running_loop()
         front = await loop.create_server(lambda: ClientConnection(hub, bounds), host, port, backlog=_BACKLOG)
-        pages = admin.pages(live=lambda: "", ready=lambda: self._why_not_ready(hub), registry=hub.metrics.registry)
-        web = await admin.serve(*self._admin_at, pages)
-        self.port, self.admin_port = front.sockets[0].getsockname()[1], web.sockets[0].getsockname()[1]
+        self.port = front.sockets[0].getsockname()[1]
         log.info("listening on port %d", self.port)
-        sweeping = asyncio.create_task(self._sweep(hub, watch))
+        sweeping = asyncio.create_task(self._sweep(hub))
         try:
             await stop.wait()
             self._draining = True
@@ -58,10 +80,55 @@ class Gateway:
             sweeping.cancel()
             front.close()
             hub.end()
-            web.close()
 
-    def _why_not_ready(self, hub: Hub) -> str:
-        return "ends" if self._draining else hub.why_not_ready()
+    async def _feed(self) -> None:
+        assert self._settings
+        async with KubeReader.open(Access.of_pod()) as reader:
+            await Feed(reader, self._settings, self._directory, self._changed.set).run()
+
+    async def _first_config(self, stop: asyncio.Event) -> Config | None:
+        """What is there; in a cluster, as soon as it is. None: told to stop before. Raises ConfigError."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self._changed.clear()
+                try:
+                    return Config.read(self._directory)
+                except ConfigError as error:
+                    if not self._settings:
+                        raise
+                    log.info("waits for its configuration: %s", error)
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+            return None
+        finally:
+            stopping.cancel()
+
+    def _pages(self) -> admin.Pages:
+        return {
+            **admin.public(live=lambda: "", ready=self._why_not_ready, registry=self.metrics.registry),
+            **admin.private(
+                lambda: self._hub.config.admin_key if self._hub else None,
+                {"/demand": self._tell_demand, "/tenants": self._tell_tenants},
+            ),
+        }
+
+    async def _tell_demand(self, asked: admin.Asked) -> Any:
+        assert self._hub
+        demand = self._hub.demand
+        number = int(admin.seconds(asked, "after", most=1e15))
+        servers = await demand.after(number, admin.seconds(asked, "wait"))
+        return {"number": demand.number, "servers": servers}
+
+    async def _tell_tenants(self, asked: admin.Asked) -> Any:
+        assert self._hub
+        return {"tenants": self._hub.numbers()}
+
+    def _why_not_ready(self) -> str:
+        if self._hub is None:
+            return "no configuration yet"
+        return "ends" if self._draining else self._hub.why_not_ready()
 
     async def _drain(self, hub: Hub) -> None:
         """Let turns finish."""
@@ -75,9 +142,14 @@ class Gateway:
             await asyncio.sleep(_DRAIN_POLL_S)
         log.warning("%d sessions still work at the end of the time for that", hub.busy)
 
-    async def _sweep(self, hub: Hub, watch: Watch) -> None:
+    async def _sweep(self, hub: Hub) -> None:
+        """Every second, and as soon as the configuration has changed."""
+        watch = Watch(self._directory)
         while True:
-            await asyncio.sleep(_SWEEP_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP_S):
+                    await self._changed.wait()
+            self._changed.clear()
             try:
                 if watch.changed():
                     hub.reload(Config.read(self._directory))
@@ -89,24 +161,30 @@ class Gateway:
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="copilot-operator gateway", description="The data plane of one pool.")
-    parser.add_argument("--config", type=Path, required=True, help="directory of pool.json, servers.json, tenants.json")
+    parser.add_argument("--config", type=Path, help="directory of pool.json, servers.json, tenants.json")
+    parser.add_argument("--settings", metavar="SECRET", help="in a cluster, instead of --config: the pool's Secret")
+    parser.add_argument("--cache", type=Path, help="with --settings: directory for what was read last")
     parser.add_argument("--listen", type=_address, default=("0.0.0.0", 4321), metavar="HOST:PORT")
     parser.add_argument("--admin", type=_address, default=("0.0.0.0", 4322), metavar="HOST:PORT")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_S, help="for turns that run when it is to end")
     given = parser.parse_args(argv)
+    if (given.config is None) == (given.settings is None) or (given.settings is None) != (given.cache is None):
+        parser.error("give either --config, or --settings and --cache")
     logging.basicConfig(
         level=given.log_level.upper(), stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log each request
     try:
-        uvloop.run(_serve(Gateway(given.config, given.listen, given.admin, given.drain_seconds)))
+        uvloop.run(_serve(given.config or given.cache, given))
     except (ConfigError, OSError) as error:
         print(f"copilot-operator gateway: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(gateway: Gateway) -> None:
+async def _serve(directory: Path, given: argparse.Namespace) -> None:
+    gateway = Gateway(directory, given.listen, given.admin, given.drain_seconds, given.settings)
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)

@@ -37,6 +37,7 @@ class Terms:
     """What holds for a tenant, and may change while it is connected."""
 
     policy: fields.Policy
+    refusal: str = ""  # "": it is served
     credential: fields.Credential | None = field(default=None, repr=False)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,6 +72,7 @@ class Tenant:
     ) -> None:
         self.name, self.space, self.terms = name, space, terms
         self.clients: dict[int, Client] = {}
+        self.asked_at: float | None = None  # when a request for a session came last
         self.isolation = pool.isolation
         self._pool, self._metrics = pool, metrics
         self._counted = {verdict: metrics.requests.labels(verdict) for verdict in Verdict}
@@ -184,6 +186,10 @@ class Tenant:
     def _for_session(self, client: Client, id: bytes, rule: Rule, params: dict[str, Any]) -> None:
         if rule.method == "session.create" and params.get("sessionId") in (None, ""):
             params = params | {"sessionId": str(uuid.uuid4())}
+        if self.terms.refusal:
+            self._answer_error(client, id, actions.GATEWAY_ERROR, self.terms.refusal, {"reason": "Suspended"})
+            return
+        self.asked_at = asyncio.get_running_loop().time()
         session_id = params.get("sessionId")
         self.space.outer(session_id, rule.method)
         assert isinstance(session_id, str)

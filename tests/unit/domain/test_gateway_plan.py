@@ -50,7 +50,7 @@ def a_gateways_pool(view: GatewayView | None = None, fields: dict[str, Any] | No
         raw=a_pool_object(fields=BEHIND_ONE | (fields or {})),
         members=frozenset({"copilot-alice"}),
         tokens=TOKENS,
-        gateway=view or GatewayView(tenant_key=KEY, peer_key="p", entries={"copilot-alice": ENTRY}),
+        gateway=view or GatewayView(tenant_key=KEY, admin_key="p", entries={"copilot-alice": ENTRY}),
     )
     return replace(
         found,
@@ -156,8 +156,6 @@ def test_its_settings_name_its_secrets_and_pods_and_are_what_a_gateway_reads() -
     assert json.loads(found["pods.json"]) == {
         "servers": "app.kubernetes.io/managed-by=copilot-operator,app.kubernetes.io/name=copilot,"
         "copilot-operator.io/pool=saas",
-        "gateways": "app.kubernetes.io/managed-by=copilot-operator,app.kubernetes.io/name=copilot-gateway,"
-        "copilot-operator.io/pool=saas",
     }
     read = msgspec_json(found["pool.json"])
     assert (read.policy.models, read.policy.host_tools, read.idle.session_s) == (["m"], True, 1800.0)
@@ -241,7 +239,7 @@ def test_a_tenant_is_not_ready_without_a_gateway() -> None:
 )
 def test_a_pool_is_ready_while_one_of_its_gateways_is(ready: int, trouble: Finding | None, reason: str) -> None:
     live = {"status": {"readyReplicas": ready} if ready else {}}
-    view = GatewayView(objects={DEPLOYMENT: live}, tenant_key=KEY, peer_key="p", trouble=trouble)
+    view = GatewayView(objects={DEPLOYMENT: live}, tenant_key=KEY, admin_key="p", trouble=trouble)
     status = pool_report(a_gateways_pool(view)).status
     assert status
     assert next(each for each in status["conditions"] if each["type"] == "Ready")["reason"] == reason

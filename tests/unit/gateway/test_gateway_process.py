@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from copilot_operator.gateway.admin import Page, response
+from copilot_operator.gateway.admin import Asked, Page, response
 from tests.support.eventually import eventually
 from tests.support.gateway import (
     SERVER_TOKEN,
@@ -182,9 +182,14 @@ async def test_files_that_cannot_be_used_end_the_start_with_their_name(config: P
     assert "Traceback" not in said
 
 
-def test_the_admin_port_answers_get_and_head_and_nothing_else() -> None:
-    served = {"/livez": lambda: Page("ok\n")}
-    assert response(served, b"GET /livez?x=1 HTTP/1.1\r\n\r\n").endswith(b"Connection: close\r\n\r\nok\n")
-    assert response(served, b"HEAD /livez HTTP/1.1\r\n\r\n").endswith(b"Content-Length: 3\r\nConnection: close\r\n\r\n")
+async def test_the_admin_port_answers_get_and_head_and_nothing_else() -> None:
+    async def page(asked: Asked) -> Page:
+        return Page("ok\n")
+
+    served = {"/livez": page}
+    assert (await response(served, b"GET /livez?x=1 HTTP/1.1\r\n\r\n")).endswith(b"Connection: close\r\n\r\nok\n")
+    assert (await response(served, b"HEAD /livez HTTP/1.1\r\n\r\n")).endswith(
+        b"Content-Length: 3\r\nConnection: close\r\n\r\n"
+    )
     for head, status in ((b"POST /livez HTTP/1.1", b"405"), (b"GET / HTTP/1.1", b"404"), (b"\xff\xfe", b"405")):
-        assert response(served, head + b"\r\n\r\n").startswith(b"HTTP/1.1 " + status)
+        assert (await response(served, head + b"\r\n\r\n")).startswith(b"HTTP/1.1 " + status)

@@ -27,7 +27,6 @@ from copilot_operator.domain.kinds import (
 )
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import (
-    MANAGED_BY,
     POOL_ANNOTATION,
     USABLE_LABEL,
     gateway_of,
@@ -36,7 +35,6 @@ from copilot_operator.domain.naming import (
 from copilot_operator.domain.snapshot import PoolSnapshot
 
 ADMIN_PORT: Final = 4322
-PEERS_PORT: Final = 4323
 GATEWAY_UID: Final = 10003
 END_S: Final = 30  # what the grace period has beyond gateway.drainTimeout
 RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
@@ -84,22 +82,19 @@ def disruption_budget(snapshot: PoolSnapshot) -> Manifest:
 
 
 def network_policy(snapshot: PoolSnapshot) -> Manifest:
-    """In: applications, its own kind, the operator to its admin port. Out: servers, its own kind, DNS, and the API
-    server, whose address no selector tells: any but a cloud's metadata service."""
+    """In: applications; the operator to its admin port. Out: servers, DNS, and the API server, whose address no
+    selector tells: any but a cloud's metadata service."""
     assert snapshot.spec
-    itself = {"podSelector": {"matchLabels": gateway_labels(snapshot.name)}}
     spec = {
         "podSelector": {"matchLabels": gateway_labels(snapshot.name)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
             {"from": peers_of(snapshot.spec.network_policy), "ports": ports("TCP", CLI_PORT)},
-            {"from": [itself], "ports": ports("TCP", PEERS_PORT)},
             {"from": [operator_peer(snapshot.settings)], "ports": ports("TCP", ADMIN_PORT)},
         ],
         "egress": [
             {"ports": ports("UDP", 53) + ports("TCP", 53)},
             {"to": [{"podSelector": {"matchLabels": pool_labels(snapshot.name)}}], "ports": ports("TCP", CLI_PORT)},
-            {"to": [itself], "ports": ports("TCP", PEERS_PORT)},
             {"to": [block("0.0.0.0/0"), block("::/0")], "ports": ports("TCP", 443, 6443)},
         ],
     }
@@ -147,26 +142,19 @@ def deployment(snapshot: PoolSnapshot) -> Manifest:
 
 
 def _container(snapshot: PoolSnapshot, drain_s: int) -> Manifest:
-    settings = snapshot.settings
-    subject = f"system:serviceaccount:{settings.operator_namespace}:{MANAGED_BY}"
     return {
         "name": "gateway",
-        "image": settings.agent_image,
+        "image": snapshot.settings.agent_image,
         "imagePullPolicy": "IfNotPresent",
         "args": [
             "gateway",
             *("--settings", gateway_of(snapshot.name)),
             *("--cache", "/cache"),
             *("--drain-seconds", str(drain_s)),
-            *("--admin-subject", subject),
-        ],
-        "env": [
-            {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
-            for name, path in (("POD_NAME", "metadata.name"), ("POD_IP", "status.podIP"))
         ],
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"}
-            for name, port in (("copilot", CLI_PORT), ("admin", ADMIN_PORT), ("peers", PEERS_PORT))
+            for name, port in (("copilot", CLI_PORT), ("admin", ADMIN_PORT))
         ],
         "resources": RESOURCES,
         "securityContext": LOCKED_DOWN,
@@ -189,13 +177,10 @@ def settings(snapshot: PoolSnapshot, shards: tuple[str, ...], tenant_shards: tup
     files = {
         "pool.json": pool_file(snapshot),
         "shards.json": {"serverTokens": list(shards), "tenants": list(tenant_shards)},
-        "pods.json": {
-            "servers": _selector(pool_labels(snapshot.name)),
-            "gateways": _selector(gateway_labels(snapshot.name)),
-        },
+        "pods.json": {"servers": _selector(pool_labels(snapshot.name))},
     }
     values = {name: json.dumps(value, sort_keys=True, separators=(",", ":")) for name, value in files.items()}
-    return _secret(snapshot, gateway_of(snapshot.name), values | {"peer.key": snapshot.gateway.peer_key})
+    return _secret(snapshot, gateway_of(snapshot.name), values | {"admin.key": snapshot.gateway.admin_key})
 
 
 def pool_file(snapshot: PoolSnapshot) -> dict[str, Any]:
