@@ -24,5 +24,7 @@ class ConnectionData:
         data = kube.get(SECRET, namespace, endpoint["secretName"])["data"]
         values = {key: base64.b64decode(value).decode() for key, value in data.items()}
         service = kube.get(SERVICE, namespace, values["host"].split(".")[0])
+        if other := service["spec"].get("externalName"):  # the gateway's
+            service = kube.get(SERVICE, namespace, other.split(".")[0])
         address = f"{service['spec']['clusterIP']}:{values['port']}"
         return cls(values["host"], int(values["port"]), values["cliUrl"], values["token"], address)

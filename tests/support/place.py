@@ -90,10 +90,13 @@ class Place:
     def connection(self, tenant: str) -> ConnectionData:
         return ConnectionData.of(self.kube, self.namespace, tenant)
 
-    async def say(self, tenant: str, provider: Any, *prompts: str, resume: bool = False) -> list[str]:
-        """Turns with the tenant's server through the official SDK, in the one session that a test has with it."""
-        connection = self.connection(tenant)
-        what = Talk(connection.address, connection.token, f"session-{tenant}", prompts, resume, provider=provider)
+    async def say(
+        self, tenant: str, provider: Any, *prompts: str, resume: bool = False, session: str = ""
+    ) -> list[str]:
+        """Turns with the tenant's server through the official SDK, as a rule in the one session that a test has with
+        it."""
+        connection, session = self.connection(tenant), session or f"session-{tenant}"
+        what = Talk(connection.address, connection.token, session, prompts, resume, provider=provider)
         return await asyncio.to_thread(self.application.talk, what)
 
     async def in_a_turn(self, provider: Any, tenant: str, word: str, seconds: float) -> "asyncio.Task[list[str]]":
