@@ -40,12 +40,13 @@ from copilot_operator.domain.naming import PAUSED_ANNOTATION, RESTARTED_AT_ANNOT
 from copilot_operator.domain.nodes import leaving
 from copilot_operator.domain.rollout import standing_of
 from copilot_operator.domain.seats import pool_of_seat
-from copilot_operator.domain.snapshot import PoolSnapshot, ServerState, Settings, TenantSnapshot
+from copilot_operator.domain.snapshot import GatewayView, PoolSnapshot, ServerState, Settings, TenantSnapshot
 from copilot_operator.engine.queue import WorkQueue
 from copilot_operator.engine.workers import Workers
 from copilot_operator.ops import logs, web
 from copilot_operator.ops.metrics import Metrics, counter, gauge
 from copilot_operator.servers.fleet import Fleet
+from copilot_operator.servers.gateways import Gateways
 from copilot_operator.settings import OperatorSettings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,9 @@ class Router:
 
     def tenant_changed(self, namespace: str, manifest: Manifest) -> None:
         if pool := pool_named(manifest):
-            self.queue.add_after((POOL, namespace, pool), NEW_TENANTS_S if "status" not in manifest else POOL_STATUS_S)
+            seen = (manifest.get("status") or {}).get("observedGeneration")
+            changed = seen != manifest["metadata"].get("generation")  # by people: the gateway must know, too
+            self.queue.add_after((POOL, namespace, pool), NEW_TENANTS_S if changed else POOL_STATUS_S)
 
     def counts_changed(self, namespace: str, tenant: str) -> None:
         if pool := pool_of_seat(tenant):
@@ -176,7 +179,8 @@ class Operator:
         self.queue: WorkQueue[WorkKey] = WorkQueue()
         clock = asyncio.get_running_loop().time
         self.rollouts = Rollouts(self._servers_of, self._turns_came, self._pool_due, clock)
-        self.members = Members(self.cache, self._state_of, self._is_demanded)
+        self.gateways = Gateways(self._pool_due)
+        self.members = Members(self.cache, self._state_of, self.gateways.demanded)
         self.router = Router(self.cache, self.queue, self.members.names, self.rollouts.asked)
         self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
         self.fleet = Fleet(self._told_of, metrics.measured_ping)
@@ -196,7 +200,7 @@ class Operator:
         executor = Executor(api, answers, self.lease.valid)
         self.reconciler = Reconciler(
             api, self.cache, answers, tenants, pools, executor, self.lease.valid, self._follow, self._tokens_written,
-            self.router.wake_tenants, self._seats_changed, self._pool_due_soon, self.router.doubtful,
+            self.router.wake_tenants, self._follow_pool, self._seats_changed, self._pool_due_soon, self.router.doubtful,
         )  # fmt: skip
         self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
         self.synced_at: float | None = None
@@ -267,6 +271,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.workers.run(), name="workers")
             group.create_task(self.fleet.run(), name="fleet")
+            group.create_task(self.gateways.run(), name="gateways")
             group.create_task(self._resync_for_ever(), name="resync")
 
     async def _resync_for_ever(self) -> None:
@@ -312,8 +317,11 @@ class Operator:
     def _state_of(self, namespace: str, server: str) -> ServerState | None:
         return self.fleet.inventory.state(namespace, server)
 
-    def _is_demanded(self, namespace: str, server: str) -> bool:
-        return False
+    def _follow_pool(self, namespace: str, pool: str, snapshot: PoolSnapshot | None) -> None:
+        """Ask its gateways whom they want."""
+        view = snapshot.gateway if snapshot else GatewayView()
+        pods = {pod.name: pod.ip for pod in view.pods if pod.ip and pod.ready and not pod.terminating}
+        self.gateways.follow(namespace, pool, pods, view.admin_key)
 
     def _seats_changed(self, namespace: str, seats: Iterable[str]) -> None:
         for seat in seats:
@@ -365,6 +373,7 @@ class Operator:
         yield gauge("copilot_operator_drains", "Drains under way by phase", self.fleet.drains.counts(), "phase")
         activity = self.fleet.inventory.counts()
         yield gauge("copilot_operator_server_activity", "Servers by what their agents say", activity, "activity")
+        yield gauge("copilot_operator_wanted_servers", "Servers for which requests are held", self.gateways.count())
         yield gauge("copilot_operator_sessions", "Sessions by state", self.fleet.inventory.sessions(), "state")
 
 

@@ -149,7 +149,9 @@ async def test_tenants_share_servers_and_a_parked_session_starts_its_home(place:
 
     place.kube.merge(POOL, place.namespace, POOL_NAME, {"spec": {"shared": {"replicas": 0}}})
     await place.until(lambda: running(place) == set(), within_s=90, what="all servers have gone")
-    assert conditions(pool_of(place))["Ready"]["reason"] == "NoServers"
+    await place.until(
+        lambda: conditions(pool_of(place))["Ready"]["reason"] == "NoServers", within_s=20, what="the pool says so"
+    )
     answers = await asyncio.gather(*(place.say(name, None, "RECALL", resume=True) for name in ("dora", "emil")))
     assert answers == [["notes: dora"], ["notes: emil"]]
     assert running(place) <= {seat_name(POOL_NAME, ordinal) for ordinal in (0, 1)}

@@ -226,7 +226,7 @@ class Pools:
                 for name, tenant in list(self.cache.records(TENANT, namespace, "poolRef", pool))
             },
             credential=None if isinstance(own, Finding) else own,
-            trouble=next((pod.waiting for pod in self._gateway_pods(namespace, pool) if pod.waiting), None),
+            pods=tuple(self._gateway_pods(namespace, pool)),
         )
 
     def _gateway_pods(self, namespace: str, pool: str) -> Iterator[Pod]:

@@ -37,8 +37,9 @@ class Reconciler:
     """``follow`` hears every snapshot of a tenant (None: gone) and what was decided, once that was carried out;
     ``after_pool`` of each pool that was written, ``new_course`` of one whose servers are to run another revision.
 
-    ``seats_changed``: which seats of a Shared pool are to run or not any more; ``after_seat``: something was found of
-    one. ``doubtful`` keys are asked for before anything is done for them.
+    ``follow_pool`` hears every snapshot of a pool, ``seats_changed`` which seats of a Shared pool are to run or not any
+    more, ``after_seat`` that something was found of one. ``doubtful`` keys are asked for before anything is done for
+    them.
     """
 
     api: KubeApi
@@ -51,6 +52,7 @@ class Reconciler:
     follow: Callable[[str, str, TenantSnapshot | None, Move | None], None]
     after_pool: Callable[[PoolSnapshot], None]
     new_course: Callable[[str, str], None]
+    follow_pool: Callable[[str, str, PoolSnapshot | None], None]
     seats_changed: Callable[[str, Iterable[str]], None]
     after_seat: Callable[[str, str], None]
     doubtful: set[WorkKey] = field(default_factory=set)
@@ -106,7 +108,9 @@ class Reconciler:
         if snapshot is None:
             self.refused.pop(key, None)
             self.pools.members.forget(namespace, name)
+            self.follow_pool(namespace, name, None)
             return None
+        self.follow_pool(namespace, name, snapshot)
         steps = plan_pool(snapshot)
         failure = await self._execute(key, steps)
         if steps and not failure:

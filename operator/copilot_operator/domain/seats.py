@@ -96,14 +96,16 @@ def seat_of(name: str, live: Manifest | None, state: ServerState | None, *, star
 def running(seats: Iterable[Seat], replicas: int) -> frozenset[str]:
     """Names of the seats that are to run.
 
-    What runs stays before what comes back, before what would be new; of several that could go the idle one goes, then
-    the one with the fewest sessions, then the one with the highest ordinal. What has not been counted stays.
+    What runs stays before what comes back, before what would be new. Of several that could go the idle one goes, with
+    the fewest sessions, then with the highest ordinal. What has not been counted stays, and so does what works, until
+    all have been counted.
     """
     demanded = frozenset(seat.name for seat in seats if seat.demanded)
     others = [seat for seat in seats if not seat.demanded]
     staying = [seat for seat in others if seat.up]
     if len(staying) > replicas:
-        may_go = sorted((seat for seat in staying if seat.known), key=_worth)
+        counted = all(seat.known for seat in staying)
+        may_go = sorted((seat for seat in staying if seat.known and (counted or not seat.busy)), key=_worth)
         gone = {seat.name for seat in may_go[: len(staying) - replicas]}
         return demanded | {seat.name for seat in staying if seat.name not in gone}
     coming = sorted((seat for seat in others if not seat.up), key=lambda seat: (not seat.leaves, ordinal_of(seat.name)))

@@ -321,7 +321,12 @@ class GatewayView:
     tenants: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     entries: Mapping[str, str] = field(default_factory=dict, repr=False)
     credential: Mapping[str, Any] | None = field(default=None, repr=False)  # the pool's, as gateways put it in
-    trouble: Finding | None = None  # what kubelet says keeps one of its pods from running
+    pods: tuple[Pod, ...] = ()
+
+    @property
+    def trouble(self) -> Finding | None:
+        """What kubelet says keeps one of its pods from running."""
+        return next((pod.waiting for pod in self.pods if pod.waiting), None)
 
 
 @dataclass(frozen=True)

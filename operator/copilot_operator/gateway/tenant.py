@@ -158,16 +158,22 @@ class Tenant:
 
     def made(self, method: str, params: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
         """What the server is to get for a client's create or resume, but for ids. Raises Refused."""
-        terms = self.terms
+        terms = self._terms_that_serve()
         return fields.sanitised(
             method, params, terms.policy, terms.credential, defaults=terms.defaults, known=known
         )  # fmt: skip
 
     def restored(self, params: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
         """What brings a session back that was made with ``params``, but for ids. Raises Refused."""
-        terms = self.terms
+        terms = self._terms_that_serve()
         made = fields.sanitised_resume(params, terms.policy, terms.credential, terms.defaults, known)
         return fields.resume_params(made)
+
+    def _terms_that_serve(self) -> Terms:
+        """Raises Refused for a tenant that is suspended: a request may have been held since before that."""
+        if self.terms.refusal:
+            raise fields.Refused(actions.GATEWAY_ERROR, self.terms.refusal)
+        return self.terms
 
     # Requests
 

@@ -39,6 +39,7 @@ async def test_a_status_that_may_not_be_written_now_is_not_forgotten() -> None:
         nothing,
         nothing,
         nothing,
+        nothing,
     )
     with pytest.raises(NotLeading):
         await reconciler((TENANT, NAMESPACE, "alice"))

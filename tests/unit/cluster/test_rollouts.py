@@ -165,7 +165,7 @@ async def test_all_tenants_look_again_when_their_pool_turns_back(failing: dict[s
         api, cache, answers, nothing, cast(Pools, Seen(snapshot)), Executor(api, answers, lambda: True), lambda: True,
         nothing, nothing,
         lambda namespace, name: told.append((namespace, name)),
-        nothing, nothing,
+        nothing, nothing, nothing,
     )  # fmt: skip
     assert await reconciler((POOL, NAMESPACE, "saas")) == 12.0, "and the pool when the next verdict is due"
     assert told == woken

@@ -239,7 +239,7 @@ def test_a_tenant_is_not_ready_without_a_gateway() -> None:
 )
 def test_a_pool_is_ready_while_one_of_its_gateways_is(ready: int, trouble: Finding | None, reason: str) -> None:
     live = {"status": {"readyReplicas": ready} if ready else {}}
-    view = GatewayView(objects={DEPLOYMENT: live}, tenant_key=KEY, admin_key="p", trouble=trouble)
+    view = GatewayView(objects={DEPLOYMENT: live}, tenant_key=KEY, admin_key="p", pods=(a_pod(waiting=trouble),))
     status = pool_report(a_gateways_pool(view)).status
     assert status
     assert next(each for each in status["conditions"] if each["type"] == "Ready")["reason"] == reason

@@ -1,0 +1,124 @@
+"""Asking gateways which servers are wanted that do not run: one long-poll at a time for each of them.
+
+What a gateway says is believed for a while after it was said last: who has just been started is not stopped at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+log = logging.getLogger(__name__)
+
+ADMIN_PORT: Final = 4322
+WAIT_S: Final = 20.0  # how long a gateway may keep its answer back while nobody is wanted
+ANSWER_S: Final = 10.0  # beyond that
+AGAIN_S: Final = 1.0  # while somebody is wanted, and after a failure
+KEPT_S: Final = 300.0
+
+Pool = tuple[str, str]  # namespace, name
+
+
+@dataclass
+class _Followed:
+    """The gateways of a pool: tasks by the name and the address of their pods."""
+
+    key: str = field(repr=False)
+    tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
+
+
+class Gateways:
+    """``changed(namespace, pool)`` is called when a server has come to be wanted, or is not any more."""
+
+    def __init__(self, changed: Callable[[str, str], None]) -> None:
+        self._changed = changed
+        self._followed: dict[Pool, _Followed] = {}
+        self._wanted: dict[tuple[str, str], float] = {}  # loop time until which it is, by namespace and server
+        self._client = _client()
+
+    async def run(self) -> None:
+        """Until cancelled; nobody is asked any more then."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for pool in list(self._followed):
+                self.follow(*pool, {}, "")
+            await self._client.aclose()
+            self._client = httpx.AsyncClient(
+                timeout=self._client.timeout, trust_env=False
+            )  # for the next term of office
+
+    def follow(self, namespace: str, pool: str, pods: Mapping[str, str], key: str) -> None:
+        """Ask these gateways from now on, and no others of the pool: addresses by name of the pod."""
+        followed = self._followed.setdefault((namespace, pool), _Followed(key))
+        gone = set(followed.tasks) if followed.key != key else followed.tasks.keys() - pods.items()
+        for pod in gone:
+            followed.tasks.pop(pod).cancel()
+        followed.key = key
+        for name, ip in pods.items():
+            if (name, ip) not in followed.tasks:
+                work = self._ask(namespace, pool, ip, key)
+                followed.tasks[name, ip] = asyncio.get_running_loop().create_task(work, name=f"gateway-{name}")
+        if not followed.tasks:
+            del self._followed[namespace, pool]
+
+    def demanded(self, namespace: str, server: str) -> bool:
+        """Whether requests are held for the server, or were until a while ago."""
+        return self._wanted.get((namespace, server), 0.0) > asyncio.get_running_loop().time()
+
+    def count(self) -> int:
+        """Servers that are wanted."""
+        now = asyncio.get_running_loop().time()
+        return sum(until > now for until in self._wanted.values())
+
+    async def _ask(self, namespace: str, pool: str, ip: str, key: str) -> None:
+        host = f"[{ip}]" if ":" in ip else ip
+        url, headers, after = f"http://{host}:{ADMIN_PORT}/demand", {"Authorization": f"Bearer {key}"}, -1
+        while True:
+            try:
+                answer = await self._client.get(url, params={"after": after, "wait": WAIT_S}, headers=headers)
+                answer.raise_for_status()
+                after, servers = _read(answer.json())
+            except (httpx.HTTPError, ValueError) as error:
+                log.debug("a gateway does not tell whom it wants", extra={"url": url, "error": str(error)})
+                after, servers = -1, []
+            self._note(namespace, pool, servers)
+            if servers or after < 0:
+                await asyncio.sleep(AGAIN_S)
+
+    def _note(self, namespace: str, pool: str, servers: list[str]) -> None:
+        loop = asyncio.get_running_loop()
+        new = [server for server in servers if not self.demanded(namespace, server)]
+        for server in servers:
+            self._wanted[namespace, server] = loop.time() + KEPT_S
+        if new:
+            log.info("wanted by requests that are held", extra={"pool": pool, "servers": ", ".join(new)})
+            self._changed(namespace, pool)
+            for server in new:
+                loop.call_later(KEPT_S, self._look_again, namespace, pool, server)
+
+    def _look_again(self, namespace: str, pool: str, server: str) -> None:
+        loop = asyncio.get_running_loop()
+        until = self._wanted.get((namespace, server), 0.0)
+        if until > loop.time():
+            loop.call_later(until - loop.time(), self._look_again, namespace, pool, server)
+        else:
+            self._wanted.pop((namespace, server), None)
+            self._changed(namespace, pool)
+
+
+def _client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=httpx.Timeout(WAIT_S + ANSWER_S, connect=5.0), trust_env=False)
+
+
+def _read(document: Any) -> tuple[int, list[str]]:
+    """Number of the news and names of servers. Raises ValueError."""
+    if not isinstance(document, dict):
+        raise ValueError("no object")
+    number, servers = document.get("number"), document.get("servers")
+    if type(number) is not int or not isinstance(servers, list):
+        raise ValueError("neither a number nor servers")
+    return number, [server for server in servers if isinstance(server, str)]
