@@ -70,11 +70,15 @@ def _server_of(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 @dataclass
 class Seen:
-    """All that is known: the settings, the Secrets that they name, and the pods of servers by name."""
+    """All that is known: the settings, the Secrets that they name, and the pods of servers by name.
+
+    Until pods have been ``listed`` that a server has none means nothing.
+    """
 
     settings: Values | None = None
     secrets: dict[str, Values] = field(default_factory=dict, repr=False)
     pods: dict[str, SeenPod] = field(default_factory=dict)
+    listed: bool = False
 
 
 def shards_of(settings: Values) -> tuple[list[str], list[str]]:
@@ -98,6 +102,8 @@ def compiled(known: Seen) -> dict[str, bytes]:
     token_shards, tenant_shards = shards_of(known.settings)
     if missing := [name for name in (*token_shards, *tenant_shards) if name not in known.secrets]:
         raise Incomplete(f"Secrets that have not been read yet: {', '.join(missing)}")
+    if not known.listed:  # else every server would be Stopped, and its sessions lost, until the list comes
+        raise Incomplete("the pods of servers have not been listed yet")
     tokens = {server: token for name in token_shards for server, token in known.secrets[name].items()}
     pool = _json(known.settings, "pool.json")
     if not isinstance(pool, dict):

@@ -60,6 +60,7 @@ class Feed:
         self._due.set()
 
     def told_of_pods(self) -> None:
+        self._seen.listed = True  # whoever follows them lists them first
         self._due.set()
 
     # What is followed
