@@ -5,6 +5,7 @@ time after they were accepted and announced, a close tells nobody, pending permi
 is the driver of the machine as well, and complains about what must never happen.
 """
 
+import copy
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from copilot_operator.gateway.session import actions as act
 from copilot_operator.gateway.session.actions import Failure, Reply, Request, StoredMessage
 from copilot_operator.gateway.session.calls import LEAVES, MAKES, SENDS
 from copilot_operator.gateway.session.machine import WATCHED, Bounds, Phase, Session
+from copilot_operator.gateway.session.owners import Owners
+from copilot_operator.gateway.session.prompts import Prompts
+from copilot_operator.gateway.session.turns import Turns
 from copilot_operator.rpc.busy import Standing
 
 UTILITY = 0
@@ -72,6 +76,7 @@ class World:
         self.cut: list[str] = []  # turns ended by what may end a turn: a server's death, a foreign close
         self.prompts: dict[int, set[str]] = {}  # open permissions as each client knows them
         self.numbers = 0
+        self.passed = self.passed_back = 0  # requests and answers that went the short way
         self.problems: list[str] = []
         self.log: list[str] = []
 
@@ -197,8 +202,33 @@ class World:
         self.asked.append(request)
         if client in self.session.owners.clients:
             self.asked_as_owner.add(request)
-        self.feed(self.session.on_request(request, self.now))
+        self.feed(self.short_or_long_way(request))
         return request
+
+    def short_or_long_way(self, request: Request) -> list[act.Action]:
+        """The short way, where there is one, leaves the session as the long way does, and does the same."""
+        session, asked = copy.deepcopy((self.session, request))
+        via = self.session.passes(request, self.now)
+        if via is None:
+            return self.session.on_request(request, self.now)
+        self.passed += 1
+        actions: list[act.Action] = [act.Forward(via, request)]
+        self.compare(session, session.on_request(asked, self.now), actions)
+        return actions
+
+    def short_or_long_way_back(self, request: Request, reply: Reply) -> list[act.Action]:
+        """As ``short_or_long_way``, for the answer."""
+        session, asked = copy.deepcopy((self.session, request))
+        if reply.failure is not None or not self.session.passes_back(request):
+            return self.session.on_reply(request, reply, self.now)
+        self.passed_back += 1
+        actions: list[act.Action] = [act.Answer(request, reply)]
+        self.compare(session, session.on_reply(asked, reply, self.now), actions)
+        return actions
+
+    def compare(self, long: Session, said: list[act.Action], short: list[act.Action]) -> None:
+        if (_shown(said), _shown(long)) != (_shown(short), _shown(self.session)):
+            self.problems.append(f"the long way says {said} and leaves {_shown(long)}, not {_shown(self.session)}")
 
     def leaves(self, client: int) -> None:
         self.clients.discard(client)
@@ -405,7 +435,7 @@ class World:
         brought = frame[1]
         match what:
             case Request():
-                self.feed(self.session.on_reply(what, brought, self.now))
+                self.feed(self.short_or_long_way_back(what, brought))
             case act.Load() if brought is None:
                 self.feed(self.session.on_loaded(server, Reply(result={}), self.now))
             case act.Load():
@@ -473,3 +503,14 @@ class World:
 @dataclass(frozen=True)
 class _LoadFailed:
     not_before: float = 0.0
+
+
+def _shown(what: Any) -> Any:
+    """A session, or what it says, as values that can be compared: requests are equal to their copies."""
+    if isinstance(what, dict):
+        return [(_shown(key), _shown(value)) for key, value in what.items()]
+    if isinstance(what, list | tuple):
+        return [_shown(each) for each in what]
+    if isinstance(what, Session | Owners | Turns | Prompts):
+        return _shown(vars(what))
+    return repr(what)

@@ -151,3 +151,24 @@ class Sessions(RuleBasedStateMachine):
 
 TestSessions = Sessions.TestCase
 TestSessions.settings = settings(max_examples=200, stateful_step_count=60, deadline=None, derandomize=True)
+
+
+def test_a_request_that_changes_nothing_goes_the_short_way_and_an_owners_turn_does_not() -> None:
+    world = World()
+    for method in ("session.create", "session.getMessages", "session.send", "session.tools.set"):
+        world.asks(1, method, prompt="hello")
+        world.calm()
+    world.asks(2, "session.getMessages")  # who owns nothing
+    world.calm()
+    assert (world.passed, world.passed_back, world.problems) == (1, 1, [])
+
+
+def test_with_two_owners_answers_go_the_long_way_for_another_may_have_to_be_let_go() -> None:
+    world = World()
+    world.asks(1, "session.create")
+    world.calm()
+    world.asks(2, "session.resume")
+    world.calm()
+    world.asks(2, "session.getMessages")
+    world.calm()
+    assert (world.passed, world.passed_back, world.problems) == (1, 0, [])

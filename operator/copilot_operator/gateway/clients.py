@@ -30,6 +30,11 @@ class Client:
         self._asked: dict[bytes, tuple[str, Reverse]] = {}
         self._last_id = 0
 
+    def answer(self, body: bytes) -> None:
+        """Answer one of the requests that it has under way."""
+        self.under_way -= 1
+        self.connection.send(body)
+
     def ask(self, session_id: str, reverse: Reverse, params: Mapping[str, Any]) -> None:
         """Put a server's request to it, under a number of this connection."""
         self._last_id += 1

@@ -62,7 +62,11 @@ class Driver:
         slot = self.slots.get(session_id)
         if slot is None:
             slot = self.slots[session_id] = Slot(self._new_session(session_id), self._watch())
-        self.feed(slot, slot.session.on_request(request, request.arrived_at))
+        via = slot.session.passes(request, request.arrived_at)
+        if via is not None:
+            self._sender.forward(slot, via, request)
+        else:
+            self.feed(slot, slot.session.on_request(request, request.arrived_at))
 
     def reverse_reply(self, session_id: str, reverse: Reverse, reply: Reply) -> None:
         """A client's answer to its server."""
@@ -142,8 +146,8 @@ class Driver:
 
     def _execute(self, slot: Slot, action: Action) -> None:
         match action:
-            case actions.Forward():
-                self._sender.forward(slot, action)
+            case actions.Forward(via, request):
+                self._sender.forward(slot, via, request)
             case actions.Answer(request, reply):
                 self._answer(request, reply)
             case actions.Load():
@@ -178,10 +182,9 @@ class Driver:
 
     def _answer(self, request: actions.Request, reply: Reply) -> None:
         if client := self._clients.get(request.client):
-            client.under_way -= 1
             handle = request.handle
             assert isinstance(handle, Handle)
-            client.connection.send(shown(handle.id, handle.rule, reply, self._space))
+            client.answer(shown(handle.id, handle.rule, reply, self._space))
 
     def _send(self, client: int, body: bytes) -> None:
         if to := self._clients.get(client):

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from copilot_operator.gateway.frames import wire
 from copilot_operator.gateway.house import Admitted, Bounds, House, Rejected, TurnedAway
-from copilot_operator.gateway.outbox import Outbox
+from copilot_operator.gateway.outbox import Outbox, current_round
 from copilot_operator.rpc.errors import AUTHENTICATION_FAILED, AUTHENTICATION_REQUIRED
 
 INVALID_PARAMS: Final = -32602
@@ -28,6 +28,7 @@ class ClientConnection(asyncio.Protocol):
         "_held",
         "_house",
         "_loop",
+        "_round",
         "_splitter",
         "_stops",
         "_transport",
@@ -45,7 +46,8 @@ class ClientConnection(asyncio.Protocol):
         self._house, self._bounds = house, bounds
         self._loop = asyncio.get_running_loop()
         self._splitter = wire.Splitter(max_body_bytes=bounds.body_before)
-        self._unsent = Outbox(self._loop)
+        self._round = current_round()
+        self._unsent: Outbox | None = None
         self._transport: asyncio.Transport | None = None
         self._handshake_timer: asyncio.TimerHandle | None = None
         self._frame_timer: asyncio.TimerHandle | None = None
@@ -58,8 +60,8 @@ class ClientConnection(asyncio.Protocol):
 
     def send(self, body: bytes) -> None:
         """Write one message; after the end of the connection it goes nowhere."""
-        if self._transport is not None:
-            self._unsent.add(self._transport, body)
+        if self._unsent is not None:
+            self._unsent.add(body)
 
     def refuse(self, id: bytes, code: int, message: str, data: Any = None) -> None:
         """Answer with an error."""
@@ -75,9 +77,9 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self, why: str) -> None:
         """End the connection once what was written has been sent, which ``Bounds.unread_s`` bounds."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and self._unsent is not None and not self._transport.is_closing():
             self.why_closed = why
-            self._unsent.flush(self._transport)
+            self._unsent.flush()
             self._transport.close()
             if self._transport.get_write_buffer_size():
                 self._watch_unread()
@@ -94,7 +96,7 @@ class ClientConnection(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) else ""
-        self._transport = transport
+        self._transport, self._unsent = transport, Outbox(self._round, transport)
         transport.set_write_buffer_limits(high=self._bounds.unread)
         if not self._house.came(self):
             self.abort("no room")
@@ -109,7 +111,8 @@ class ClientConnection(asyncio.Protocol):
             self.send(error.reply)
             self.close("no frame")
             return
-        self._receive(bodies)
+        with self._round:
+            self._receive(bodies)
         if self._splitter.in_frame:
             self._watch_frame(began=bool(bodies) or not continued)
 
@@ -129,7 +132,7 @@ class ClientConnection(asyncio.Protocol):
         for timer in (self._handshake_timer, self._frame_timer, self._unread_timer):
             if timer is not None:
                 timer.cancel()
-        self._transport = None
+        self._transport = self._unsent = None
         self._house.gone(self)
 
     # Messages
@@ -154,7 +157,7 @@ class ClientConnection(asyncio.Protocol):
             self.send(error.reply)
             return
         if head.method == "connect" and head.id is not None:
-            self._connect(head.id, body)
+            self._connect(head.id, head.params)
         elif not self.authenticated:
             if head.method is not None and head.id is not None:
                 self.refuse(head.id, AUTHENTICATION_REQUIRED, "AUTHENTICATION_REQUIRED")
@@ -164,14 +167,9 @@ class ClientConnection(asyncio.Protocol):
         elif head.method is None:
             self._house.replied(self, head.id, body)
         else:
-            self._house.requested(self, head.id, head.method, body)
+            self._house.requested(self, head.id, head.method, head.params)
 
-    def _connect(self, id: bytes, body: bytes) -> None:
-        try:
-            params = wire.params(body)
-        except wire.BadMessage as error:
-            self.send(error.reply)
-            return
+    def _connect(self, id: bytes, params: Any) -> None:
         token = params.get("token") if isinstance(params, dict) else None
         reception = self._house.connect(self, token if isinstance(token, str) else "")
         match reception:

@@ -56,7 +56,7 @@ class House(Protocol):
     def connect(self, client: "ClientConnection", token: str) -> Reception:
         """Whose token it is."""
 
-    def requested(self, client: "ClientConnection", id: bytes, method: str, body: bytes) -> None:
+    def requested(self, client: "ClientConnection", id: bytes, method: str, params: Any) -> None:
         """An authenticated client wants an answer under ``id`` (raw JSON)."""
 
     def replied(self, client: "ClientConnection", id: bytes, body: bytes) -> None:

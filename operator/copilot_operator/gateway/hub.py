@@ -139,9 +139,9 @@ class Hub:
             {"ok": True, "protocolVersion": PROTOCOL_VERSION, "version": version, "taskKinds": ["agent", "shell"]}
         )
 
-    def requested(self, client: ClientConnection, id: bytes, method: str, body: bytes) -> None:
+    def requested(self, client: ClientConnection, id: bytes, method: str, params: Any) -> None:
         if known := self.connections.get(client):
-            known[0].requested(known[1], id, method, body)
+            known[0].requested(known[1], id, method, params)
 
     def replied(self, client: ClientConnection, id: bytes, body: bytes) -> None:
         if known := self.connections.get(client):

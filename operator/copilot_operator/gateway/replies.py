@@ -39,9 +39,9 @@ def shown(id: bytes, rule: Rule, reply: Reply, space: NameSpace) -> bytes:
         return wire.error_reply(id, reply.failure.code, reply.failure.message, reply.failure.data)
     if reply.raw is None:
         return wire.good_reply(id, reply.result)
-    if rule.result_ids or rule.result_events or rule.result_text or rule.hidden:
-        return wire.good_reply(id, space.from_server_result(rule.method, wire.result(reply.raw)))
-    return wire.with_id(reply.raw, id)
+    if rule.keeps_result:
+        return wire.with_id(reply.raw, id)
+    return wire.good_reply(id, space.from_server_result(rule.method, wire.result(reply.raw)))
 
 
 def made_event(session_id: str, type: str, data: Mapping[str, Any]) -> bytes:

@@ -39,10 +39,9 @@ class Sender:
         self._links, self._feed = links, feed
         self._loop = asyncio.get_running_loop()
 
-    def forward(self, slot: Slot, action: actions.Forward) -> None:
-        """Send a request on."""
-        request, session = action.request, slot.session
-        link, handle = self.route(slot, action.via), request.handle
+    def forward(self, slot: Slot, via: int | None, request: actions.Request) -> None:
+        """Send a request on (``actions.Forward``)."""
+        session, link, handle = slot.session, self.route(slot, via), request.handle
         assert isinstance(handle, Handle)
         try:
             params = handle.params
@@ -61,13 +60,16 @@ class Sender:
             slot.watch.began(request.arrived_at)
 
         def answered(body: bytes | None) -> None:
-            if body is not None:
-                self._feed(
-                    slot, session.on_reply(request, reply_of(request.method, body, self._space), self._loop.time())
-                )
-            elif action.via is None:
-                self._feed(slot, session.on_link_lost(None, self._loop.time(), link.server))
-            # else the loss of the link has been told
+            if body is None:
+                if via is None:  # else the loss of the link has been told
+                    self._feed(slot, session.on_link_lost(None, self._loop.time(), link.server))
+                return
+            shown = wire.good_with_id(body, handle.id) if handle.rule.keeps_result else None
+            if shown is not None and session.passes_back(request):
+                self._clients[request.client].answer(shown)
+            else:
+                reply = reply_of(request.method, body, self._space)
+                self._feed(slot, session.on_reply(request, reply, self._loop.time()))
 
         link.request(request.method, params, answered)
 

@@ -75,7 +75,6 @@ class Tenant:
         self.asked_at: float | None = None  # when a request for a session came last
         self.isolation = pool.isolation
         self._pool, self._metrics = pool, metrics
-        self._counted = {verdict: metrics.requests.labels(verdict) for verdict in Verdict}
         self.driver = Driver(name, space, self.clients, self, lambda: TurnWatch(metrics), new_session)
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -100,7 +99,7 @@ class Tenant:
         client.reads = does
         self.driver.client_reads(client.number, does)
 
-    def requested(self, client: Client, id: bytes, method: str, body: bytes) -> None:
+    def requested(self, client: Client, id: bytes, method: str, params: Any) -> None:
         """A request of an authenticated client."""
         rule = methods.rule(method, self.isolation)
         if rule.verdict is Verdict.REFUSE:
@@ -112,11 +111,9 @@ class Tenant:
             text = f"too many requests; try again in {delay_s or 1:.3g} s"
             self._answer_error(client, id, actions.GATEWAY_ERROR, text, {"retryAfterS": delay_s or 1})
             return
-        self._counted[rule.verdict].inc()
+        self._metrics.requests[rule.verdict] += 1
         try:
-            self._dispatch(client, id, rule, wire.params(body))
-        except wire.BadMessage as error:
-            client.connection.send(error.reply)
+            self._dispatch(client, id, rule, params)
         except InvalidId as error:
             client.connection.send(_about_invalid(id, error))
         except fields.Refused as error:
@@ -197,15 +194,18 @@ class Tenant:
             return
         self.asked_at = asyncio.get_running_loop().time()
         session_id = params.get("sessionId")
-        self.space.outer(session_id, rule.method)
+        server_id = self.space.outer(session_id, rule.method)
         assert isinstance(session_id, str)
-        now, mark = asyncio.get_running_loop().time(), uuid.uuid4().hex if rule.method in SENDS else ""
+        now, mark = self.driver.now(), uuid.uuid4().hex if rule.method in SENDS else ""
         handle = Handle(id, rule)
         if rule.method in MAKES:
             self.made(rule.method, params, ())  # refused at once rather than when its turn comes
         else:
             sent = fields.sanitised(rule.method, params, self.terms.policy, self.terms.credential, mark=mark or None)
-            handle.params = self.space.to_server(rule.method, sent)
+            if rule.names_session_only:
+                handle.params = sent | {"sessionId": server_id}
+            else:
+                handle.params = self.space.to_server(rule.method, sent)
         request = actions.Request(client.number, rule.method, params, now, mark, rule.counts_as_turn, handle)
         client.under_way += 1
         self.driver.request(request, session_id)
@@ -223,8 +223,7 @@ class Tenant:
             log.warning("%s: %s", rule.method, error, extra={"tenant": self.name})
             self._metrics.fault(Fault.LOST)
             body = wire.error_reply(id, actions.GATEWAY_ERROR, f"{rule.method}: no server answers at present")
-        client.under_way -= 1
-        client.connection.send(body)
+        client.answer(body)
 
     async def _asked_of_servers(self, id: bytes, rule: Rule, params: dict[str, Any]) -> bytes:
         if rule.method == "session.getLastId":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from copilot_operator.gateway.frames import wire
-from copilot_operator.gateway.outbox import Outbox
+from copilot_operator.gateway.outbox import Outbox, current_round
 from copilot_operator.rpc.errors import (
     ConnectionLost,
     ProtocolError,
@@ -52,7 +52,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._splitter = wire.Splitter(max_body_bytes=MAX_BODY_BYTES)
-        self._unsent = Outbox(self._loop)
+        self._round = current_round()
+        self._unsent: Outbox | None = None
         self._transport: asyncio.Transport | None = None
         self._pending: dict[bytes, Answered] = {}
         self._last_id = 0
@@ -124,8 +125,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def send(self, body: bytes) -> None:
         """Write one message; after the end of the connection it goes nowhere."""
-        if self._transport is not None:
-            self._unsent.add(self._transport, body)
+        if self._unsent is not None:
+            self._unsent.add(body)
 
     def pause(self, paused: bool) -> None:
         """Read no more, because nobody reads what this brings; or go on."""
@@ -135,8 +136,8 @@ class UpstreamConnection(asyncio.Protocol):
     def close(self, why: str) -> None:
         """End the connection; what was written is sent first."""
         self._why = self._why or why
-        if self._transport is not None:
-            self._unsent.flush(self._transport)
+        if self._transport is not None and self._unsent is not None:
+            self._unsent.flush()
             self._transport.close()
 
     def abort(self, why: str) -> None:
@@ -150,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         transport.set_write_buffer_limits(high=UNSENT_BYTES)
-        self._transport = transport
+        self._transport, self._unsent = transport, Outbox(self._round, transport)
 
     def pause_writing(self) -> None:
         self._listener.reads(self, False)
@@ -160,18 +161,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for body in self._splitter.feed(data):
-                try:
-                    self._received(body)
-                except ProtocolError:
-                    raise
-                except Exception as error:  # a fault of ours must not cost the sessions of this connection
-                    self._loop.call_exception_handler({"message": "a server's message failed", "exception": error})
+            bodies = self._splitter.feed(data)
+            with self._round:
+                for body in bodies:
+                    self._handle(body)
         except ProtocolError as error:
             self.abort(f"the server does not speak the protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._unsent = None
         self._why = self._why or (str(exc) if exc else "the server closed the connection")
         if self._opened:
             self._listener.lost(self, self._why)
@@ -179,9 +177,21 @@ class UpstreamConnection(asyncio.Protocol):
         for answered in pending.values():
             answered(None)
 
+    def _handle(self, body: bytes) -> None:
+        try:
+            self._received(body)
+        except ProtocolError:
+            raise
+        except Exception as error:  # a fault of ours must not cost the sessions of this connection
+            self._loop.call_exception_handler({"message": "a server's message failed", "exception": error})
+
     def _received(self, body: bytes) -> None:
         if self._opened and body.startswith(_EVENT):
             self._listener.event(self, body)
+            return
+        known = wire.good_reply_id(body)
+        if known is not None and (answered := self._pending.pop(known, None)):
+            answered(body)
             return
         head = wire.head(body)
         if head.method is None:

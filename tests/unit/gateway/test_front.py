@@ -42,8 +42,8 @@ class House:
         self.tokens.append(token)
         return self.reception.get(token, self.otherwise)
 
-    def requested(self, client: ClientConnection, id: bytes, method: str, body: bytes) -> None:
-        client.send(wire.good_reply(id, {"method": method, "params": wire.params(body)}))
+    def requested(self, client: ClientConnection, id: bytes, method: str, params: Any) -> None:
+        client.send(wire.good_reply(id, {"method": method, "params": params}))
 
     def replied(self, client: ClientConnection, id: bytes, body: bytes) -> None:
         self.replies.append((id, wire.result(body)))

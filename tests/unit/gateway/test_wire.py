@@ -108,13 +108,12 @@ def test_the_bound_may_be_raised_between_frames() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (compact(jsonrpc="2.0", id=7, method="ping"), Head(b"7", "ping")),
-        (compact(jsonrpc="2.0", id="u", method="m", params={"sessionId": "s"}), Head(b'"u"', "m", "s")),
-        (compact(params={"x": {"sessionId": "no"}, "sessionId": "s"}, method="m", jsonrpc="2.0"), Head(None, "m", "s")),
-        (compact(jsonrpc="2.0", id=1, method="m", params={"sessionId": 5}), Head(b"1", "m")),
-        (compact(jsonrpc="2.0", id=1, method="m", params="x"), Head(b"1", "m")),
-        (compact(jsonrpc="2.0", id=1, method="m", params=["sessionId"]), Head(b"1", "m")),
-        (compact(jsonrpc="2.0", id=1, method="m", params=None), Head(b"1", "m")),
+        (compact(jsonrpc="2.0", id=7, method="ping"), Head(b"7", "ping", {})),
+        (compact(jsonrpc="2.0", id="u", method="m", params={"sessionId": "s"}), Head(b'"u"', "m", {"sessionId": "s"})),
+        (compact(params={"x": {"y": "z"}}, method="m", jsonrpc="2.0"), Head(None, "m", {"x": {"y": "z"}})),
+        (compact(jsonrpc="2.0", id=1, method="m", params="x"), Head(b"1", "m", "x")),
+        (compact(jsonrpc="2.0", id=1, method="m", params=["sessionId"]), Head(b"1", "m", ["sessionId"])),
+        (compact(jsonrpc="2.0", id=1, method="m", params=None), Head(b"1", "m", {})),
         (compact(jsonrpc="2.0", id=1, result=None), Head(b"1")),
         (compact(jsonrpc="2.0", id=1, error={"code": 1}), Head(b"1", is_error=True)),
         (compact(jsonrpc="2.0", id=None, error={"code": 1}), Head(None, is_error=True)),
@@ -128,7 +127,7 @@ def test_a_head_says_what_a_message_is(body: bytes, expected: Head) -> None:
 
 def test_of_a_key_that_stands_twice_or_in_escapes_the_last_counts_as_it_does_for_the_cli() -> None:
     body = rb'{"jsonrpc":"2.0","id":1,"method":"a","params":{"sessionId":"aa","s\u0065ssionId":"bb"},"m\u0065thod":"b"}'
-    assert wire.head(body) == Head(b"1", "b", "bb")
+    assert wire.head(body) == Head(b"1", "b", {"sessionId": "bb"})
     assert wire.params(body) == {"sessionId": "bb"}
 
 
@@ -192,7 +191,7 @@ def test_what_is_not_json_is_a_parse_error(body: bytes) -> None:
 @pytest.mark.parametrize("value", [b'"\xff"', b"9" * 10_000], ids=["not UTF-8", "too many digits"])
 def test_parameters_that_cannot_be_read_are_a_parse_error(value: bytes) -> None:
     with pytest.raises(BadMessage) as caught:
-        wire.params(b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":' + value + b"}}")
+        wire.head(b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"x":' + value + b"}}")
     assert caught.value.code == -32700
 
 
@@ -228,6 +227,23 @@ def test_a_servers_id_is_exchanged_and_the_rest_stays(old: bytes, new: bytes, re
 def test_another_form_of_a_servers_frame_is_understood_as_well(body: bytes) -> None:
     assert wire.reply_id(body) == b"1"
     assert json.loads(wire.with_id(body, b'"n"')) == {"jsonrpc": "2.0", "id": "n", "result": {}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        compact(jsonrpc="2.0", id=17, error={"code": 1}),
+        compact(jsonrpc="2.0", id=17, method="m", params={"x": 1}),
+        compact(jsonrpc="2.0", method="m", params={"id": 17, "result": 1}),
+        b'{"id":17,"jsonrpc":"2.0","result":{}}',
+        b'{"jsonrpc":"2.0","id": 17 ,"result":{}}',
+        b'{"jsonrpc":"2.0","id":17,"x":{"y":1,"result":2}}',
+    ],
+)
+def test_only_a_good_reply_in_the_known_form_is_passed_on_unread(body: bytes) -> None:
+    assert wire.good_reply_id(body) != b"17"  # what is looked up among our own ids, and not found
+    known = compact(jsonrpc="2.0", id=17, result={"result": 1})
+    assert (wire.good_reply_id(known), wire.good_with_id(known, b'"u"')) == (b"17", known.replace(b"17", b'"u"'))
 
 
 def test_a_clients_reply_is_written_anew() -> None:

@@ -8,9 +8,16 @@ from msgspec import Raw
 encode: Final = msgspec.json.Encoder().encode
 
 
+class _Request(msgspec.Struct, gc=False):
+    jsonrpc: str
+    id: Raw
+    method: str
+    params: Any
+
+
 def request(id: bytes, method: str, params: Any) -> bytes:
     """The body of a request; ``id`` is raw JSON."""
-    return encode({"jsonrpc": "2.0", "id": Raw(id), "method": method, "params": params})
+    return encode(_Request("2.0", Raw(id), method, params))
 
 
 def notification(method: str, params: Any) -> bytes:

@@ -29,6 +29,8 @@ __all__ = [
     "error_reply",
     "event_head",
     "good_reply",
+    "good_reply_id",
+    "good_with_id",
     "head",
     "notification",
     "params",
@@ -46,6 +48,7 @@ EVENT_OPENING: Final = b'{"jsonrpc":"2.0","method":"session.event","params":{"se
 EVENT_MIDDLE: Final = b'","event":{"type":"'
 
 _ID_OPENING: Final = b'{"jsonrpc":"2.0","id":'
+_RESULT: Final = b',"result":'
 _ID_DIGITS: Final = 20  # of the longest integer id, its sign included
 _INTEGER: Final = re.compile(rb"-?(0|[1-9][0-9]{0,18})")  # what the CLI takes: 64 bits with sign, about
 _ABSENT: Final = Raw(b"")
@@ -62,11 +65,11 @@ class BadMessage(ProtocolError):
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """What routing must know of a message. ``id`` is raw JSON; ``method`` None: a reply."""
+    """A message, read once: ``id`` is raw JSON; ``method`` None: a reply, whose result is left unread."""
 
     id: bytes | None = None
     method: str | None = None
-    session_id: str | None = None  # params.sessionId if that is a string
+    params: Any = None  # decoded in full; {} when absent or null
     is_error: bool = False
 
     @property
@@ -85,20 +88,13 @@ class EventHead(msgspec.Struct, frozen=True, gc=False):
     type: str
 
 
-class _Params(msgspec.Struct, gc=False):
-    sessionId: Any = None
-
-
 class _Envelope(msgspec.Struct, gc=False):
     jsonrpc: Any = UNSET
     id: Raw = _ABSENT
     method: Any = UNSET
+    params: Any = None
     result: Raw = _ABSENT
     error: Raw = _ABSENT
-
-
-class _Message(_Envelope, gc=False):
-    params: _Params | None = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -115,20 +111,17 @@ class _EventFrame(msgspec.Struct, gc=False):
     params: _EventParams
 
 
-_message: Final = msgspec.json.Decoder(_Message)
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 _event_frame: Final = msgspec.json.Decoder(_EventFrame)
 
 
 def head(body: bytes) -> Head:
-    """The envelope of any message; raises BadMessage.
-
-    What routing does not need is only looked over: text that is not UTF-8 is found when ``params`` reads it.
-    """
+    """What any message says; raises BadMessage. Results are only looked over: ``result`` reads them."""
     try:
-        message: _Envelope = _message.decode(body)
-    except msgspec.ValidationError:  # parameters that are no object, or no message at all
-        message = _recognisable(body)
+        message: _Envelope = _envelope.decode(body)
+    except msgspec.ValidationError as error:
+        _decoded(body)  # a number too long to be read is no parse error to a decoder that knows what to expect
+        raise _unrecognisable() from error
     except _NOT_JSON as error:
         raise BadMessage(PARSE_ERROR, str(error)) from error
     if message.jsonrpc != "2.0":
@@ -138,17 +131,7 @@ def head(body: bytes) -> Head:
         return _reply_head(message, id)
     if not isinstance(message.method, str) or (id is None and message.id):
         raise _unrecognisable()
-    session = message.params.sessionId if isinstance(message, _Message) and message.params is not None else None
-    return Head(id, message.method, session if isinstance(session, str) else None)
-
-
-def _recognisable(body: bytes) -> _Envelope:
-    try:
-        return _envelope.decode(body)
-    except msgspec.ValidationError as error:
-        raise _unrecognisable() from error
-    except _NOT_JSON as error:
-        raise BadMessage(PARSE_ERROR, str(error)) from error
+    return Head(id, message.method, {} if message.params is None else message.params)
 
 
 def _reply_head(message: _Envelope, id: bytes | None) -> Head:
@@ -249,6 +232,26 @@ def with_id(body: bytes, new_id: bytes) -> bytes:
 
 
 _FIXED: Final = frozenset(("jsonrpc", "id"))
+
+
+def good_reply_id(body: bytes) -> bytes | None:
+    """The id of a good reply in the form that servers write, of which no more is read; None: something else."""
+    end = _good_id_end(body)
+    return body[len(_ID_OPENING) : end] if end else None
+
+
+def good_with_id(body: bytes, new_id: bytes) -> bytes | None:
+    """A good reply in the form that servers write under another id; None: something else."""
+    end = _good_id_end(body)
+    return _ID_OPENING + new_id + body[end:] if end else None
+
+
+def _good_id_end(body: bytes) -> int:
+    """Where the integer id ends; 0: another form. Whether it is an integer shows when it is looked up."""
+    if not body.startswith(_ID_OPENING):
+        return 0
+    begin = len(_ID_OPENING)
+    return max(body.find(_RESULT, begin, begin + _ID_DIGITS + len(_RESULT)), 0)
 
 
 def _id_end(body: bytes) -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,7 +75,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reverse: dict[str, Row]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     """What is done with one method.
 
@@ -97,6 +97,16 @@ class Rule:
     hidden: tuple[str, ...] = ()
     fields: tuple[str, ...] | None = None  # the parameters that are known; None: judged by a function of ``fields``
 
+    @cached_property
+    def names_session_only(self) -> bool:
+        """Whether the session's own id is the only one in its parameters."""
+        return self.ids == ("sessionId",)
+
+    @cached_property
+    def keeps_result(self) -> bool:
+        """Whether its result reaches the client as the server wrote it."""
+        return not (self.result_ids or self.result_events or self.result_text or self.hidden)
+
 
 @cache
 def table() -> Table:
@@ -106,12 +116,13 @@ def table() -> Table:
 
 def rule(method: str, isolation: str) -> Rule:
     """The rule for a method; one that is not in the table is refused."""
-    return _rules(Isolation(isolation)).get(method) or Rule(method, Verdict.REFUSE)
+    return _rules(isolation).get(method) or Rule(method, Verdict.REFUSE)
 
 
 @cache
-def _rules(isolation: Isolation) -> dict[str, Rule]:
-    return {method: _rule(method, row, isolation) for method, row in table().methods.items()}
+def _rules(isolation: str) -> dict[str, Rule]:
+    known = Isolation(isolation)
+    return {method: _rule(method, row, known) for method, row in table().methods.items()}
 
 
 def _rule(method: str, row: Row, isolation: Isolation) -> Rule:

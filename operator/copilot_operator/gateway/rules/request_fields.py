@@ -108,17 +108,17 @@ def sanitised_other(
     known = rule(method, policy.isolation)
     if known.verdict is not Verdict.FORWARD:
         raise Refused(METHOD_NOT_FOUND, f"Unhandled method {method}")
-    _check_need(method, known.needs, policy)
-    fields = _NARROW.get(method) if not policy.opens_host else None
-    fields = known.fields if fields is None else fields
+    if known.needs is not None:
+        _check_need(method, known.needs, policy)
+    fields = known.fields if method not in _NARROW or policy.opens_host else _NARROW[method]
     sent = dict(params) if fields is None else {name: value for name, value in params.items() if name in fields}
     judge = _JUDGES.get(method)
     return sent if judge is None else judge(sent, policy, credential)
 
 
-def _check_need(method: str, need: Need | None, policy: Policy) -> None:
+def _check_need(method: str, need: Need, policy: Policy) -> None:
     opened = {Need.HOST_TOOLS: policy.opens_host, Need.MCP_SERVERS: policy.opens_mcp}
-    if need is not None and not opened[need]:
+    if not opened[need]:
         why = f"this pool does not allow it (spec.sessions.policy.{need.value})"
         raise Refused(METHOD_NOT_FOUND, f"Unhandled method {method}: {why}")
 

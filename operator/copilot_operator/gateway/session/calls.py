@@ -17,6 +17,19 @@ CLOSES: Final = frozenset({"sessions.close", "session.delete"})
 READ_RESULTS: Final = SENDS | LEAVES | CLOSES
 """Methods of which the machine looks into ``Reply.result``."""
 
+REMEMBERED: Final = frozenset(
+    {
+        "session.model.switchAutoTier",
+        "session.model.switchTo",
+        "session.permissions.setApproveAll",
+        "session.tools.set",
+    }
+)
+"""They change what must be said again when the session is loaded again."""
+
+CHANGES: Final = MAKES | LEAVES | SENDS | CLOSES | REMEMBERED
+"""Methods that change what is known of the session; all others only pass through."""
+
 _NEED_NOT_BE_LOADED: Final = frozenset({"session.delete", "session.getMetadata"})
 _REPEATABLE: Final = (
     "get", "list", "is", "read", "find", "check", "snapshot", "activity", "pending", "tail", "contextInfo", "wait",

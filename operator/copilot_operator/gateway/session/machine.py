@@ -3,7 +3,8 @@
 The machine hides from clients that servers come and go. Each input returns actions (``actions``); none of them
 raises for anything that happened outside. Its parts, each built on the one before: ``state`` (what is
 known), ``settling`` (sends in doubt), ``loading`` (loaded and unloaded), ``losses``
-(connections that end), ``replies`` (what servers answer), and here what clients ask and servers say unasked.
+(connections that end), ``replies`` (what servers answer), ``passing`` (what changes nothing), and here what clients ask
+and servers say unasked.
 ``turns``, ``owners`` and ``prompts`` keep the books.
 
 How to drive it
@@ -20,6 +21,8 @@ How to drive it
 * Feed back each ``Load`` and ``Close`` exactly once: when the link is lost or time is up, as a failure. ``Settle`` and
   ``AskWork`` too, unless their link was reported lost. Feed back each ``Forward`` exactly once with ``on_reply`` (with
   a failure of your own if time is up), or never, if its link was reported lost before the reply came.
+* Most requests change nothing here: ask ``passes`` before ``on_request``, and ``passes_back`` before ``on_reply`` if
+  the reply is a good one.
 * ``on_link_lost``: one upstream connection ended, whoever ended it; tell all sessions of the tenant, those that it
   does not concern do nothing. ``on_server_lost``: instead of that, once per session, when a server has gone, was
   replaced or must not be used any more. Both after the last frame that came over it, and with the server's name.
@@ -54,8 +57,8 @@ from copilot_operator.gateway.session.actions import (
 )
 from copilot_operator.gateway.session.calls import LEAVES, MAKES, READ_RESULTS, SENDS, reads_disk
 from copilot_operator.gateway.session.owners import own_fields
+from copilot_operator.gateway.session.passing import PassingState
 from copilot_operator.gateway.session.prompts import EVENTS, FOR_PEOPLE
-from copilot_operator.gateway.session.replies import RepliesState
 from copilot_operator.gateway.session.state import Bounds, Phase
 from copilot_operator.rpc.busy import Standing
 from copilot_operator.rpc.errors import METHOD_NOT_FOUND
@@ -70,7 +73,7 @@ _MOST_EVENT_IDS: Final = 256  # of watched types; owners' links may lag behind e
 _NO_METHOD: Final = Reply(failure=Failure(METHOD_NOT_FOUND, "Method not found"))
 
 
-class Session(RepliesState):
+class Session(PassingState):
     """See the module. Times are seconds of one monotonic clock."""
 
     def __init__(self, session_id: str, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - it is frozen
