@@ -670,3 +670,40 @@ def test_no_parameter_and_no_frame_is_in_a_repr() -> None:
         act.AskClient(1, Reverse(1, 1, "m", secret)),
     ]
     assert "sk-secret" not in repr(shown)
+
+
+# Turns that another gateway's client began
+
+
+def resumed() -> Session:
+    """A session that this gateway knew nothing of, and client 1 has resumed."""
+    session = Session("x")
+    session.on_request(request(1, "session.resume", tools=TOOLS), 0)
+    session.on_loaded("a", Reply(result={}), 0)
+    return session
+
+
+def test_a_turn_found_in_a_resumed_session_outlives_the_client_that_resumed_it() -> None:
+    session = resumed()
+    assert session.wake_at == 0, "whether it works is asked at once"
+    assert session.on_time(0) == [AskWork(1, 0.5)]
+    assert session.on_work(Standing.BUSY, 1) == []
+    assert session.on_client_gone(1, 2) == []
+    assert session.lingers
+    assert event(session, "session.idle", 9) == [Release(1)]
+
+
+def test_a_client_that_leaves_before_it_is_known_whether_the_session_works_ends_no_turn() -> None:
+    session, leave = resumed(), request(1, "session.detach")
+    session.on_time(0)
+    assert session.on_request(leave, 0.1) == [Answer(leave, Reply(result={"success": True}))]
+    assert session.on_work(Standing.IDLE, 1) == [Release(1)]
+    assert session.forgotten
+
+
+def test_an_idle_that_was_heard_is_not_undone_by_an_older_answer() -> None:
+    session = resumed()
+    session.on_time(0)
+    event(session, "session.idle", 0.2)
+    session.on_work(Standing.BUSY, 0.6)
+    assert not session.busy

@@ -75,7 +75,7 @@ class LoadingState(SettlingState):
         self.owners[via].joining = False
         if loading.request:
             self.made_with = common_fields(loading.action.params)
-            self.is_stored = loading.action.method == "session.resume"
+            self.is_stored = self.unsure = loading.action.method == "session.resume"
             actions.append(Answer(loading.request, reply))
         elif self.approve_all:
             actions.append(Replay(via, "session.permissions.setApproveAll", self.approve_all))

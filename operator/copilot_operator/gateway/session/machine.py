@@ -209,7 +209,7 @@ class Session(PassingState):
     def _idle(self, now: float) -> list[Action]:
         ended, self._idle_at = self.work.idle(), now
         self.prompts.clear()
-        self.owes_idle = False
+        self.owes_idle = self.unsure = False
         self.is_stored, self.used_at = self.is_stored or bool(ended), now
         actions = list[Action]()
         for send in ended:
@@ -235,6 +235,8 @@ class Session(PassingState):
             return []
         if standing is Standing.NOT_LOADED:
             return self._ended(now)
+        if self.unsure:
+            self.unsure, self.work.running = False, self.work.running or standing.is_busy
         stale = [send for send in self.work.unbegun if now - send.since >= _ASK_AFTER_S]
         if standing.is_busy:
             for send in stale:

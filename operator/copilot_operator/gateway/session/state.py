@@ -73,6 +73,7 @@ class State:
         self.settle_tries = 0
         self.leaving = False  # its server drains
         self.asking_work = False
+        self.unsure = False  # a client resumed it, and perhaps a turn runs that another gateway's client began
         self.heard_at = float("-inf")  # when the server last told anything of a turn
         self.held: list[Request] = []
         self.flying: dict[Request, Link | None] = {}
@@ -93,7 +94,7 @@ class State:
     @property
     def busy(self) -> bool:
         """Whether a turn runs, may run or waits for somebody; if not, a loaded session may be closed."""
-        return self.work.busy or self.may_go_on or any(each.counts_as_turn for each in self.flying)
+        return self.work.busy or self.may_go_on or self.unsure or any(each.counts_as_turn for each in self.flying)
 
     @property
     def lingers(self) -> bool:
@@ -117,7 +118,11 @@ class State:
     @property
     def _ask_at(self) -> float | None:
         """When the server is to be asked whether it still works on what it has taken in."""
-        if self.asking_work or self.phase is not Phase.LOADED or not self.work.busy:
+        if self.asking_work or self.phase is not Phase.LOADED:
+            return None
+        if self.unsure:
+            return self.used_at
+        if not self.work.busy:
             return None
         if self.work.running:
             return self.heard_at + self.bounds.silent_s
@@ -188,5 +193,5 @@ class State:
 
     def _unloaded(self) -> None:
         self.phase, self.server = Phase.UNLOADED, None
-        self.leaving = self.asking_work = False
+        self.leaving = self.asking_work = self.unsure = False
         self.epoch += 1
