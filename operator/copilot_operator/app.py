@@ -179,8 +179,8 @@ class Operator:
         self.queue: WorkQueue[WorkKey] = WorkQueue()
         clock = asyncio.get_running_loop().time
         self.rollouts = Rollouts(self._servers_of, self._turns_came, self._pool_due, clock)
-        self.gateways = Gateways(self._pool_due)
-        self.members = Members(self.cache, self._state_of, self.gateways.demanded)
+        self.gateways = Gateways(self._pool_due, self._told_of)
+        self.members = Members(self.cache, self._state_of, self.gateways.demanded, self.gateways.homes)
         self.router = Router(self.cache, self.queue, self.members.names, self.rollouts.asked)
         self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
         self.fleet = Fleet(self._told_of, metrics.measured_ping)

@@ -146,12 +146,20 @@ async def test_tenants_share_servers_and_a_parked_session_starts_its_home(place:
     assert (
         "not found" in (await failure(place.say("emil", None, "RECALL", resume=True, session="session-dora"))).lower()
     )
+    await place.until(
+        lambda: all(place.get(name)["status"].get("homes") for name in ("dora", "emil")),
+        within_s=30,
+        what="their homes are known",
+    )
 
     place.kube.merge(POOL, place.namespace, POOL_NAME, {"spec": {"shared": {"replicas": 0}}})
     await place.until(lambda: running(place) == set(), within_s=90, what="all servers have gone")
     await place.until(
         lambda: conditions(pool_of(place))["Ready"]["reason"] == "NoServers", within_s=20, what="the pool says so"
     )
+    # A gateway that never saw these servers knows from the tenants' status where to look.
+    place.kube.kubectl("-n", place.namespace, "rollout", "restart", f"deployment/{GATEWAY}")
+    place.kube.kubectl("-n", place.namespace, "rollout", "status", f"deployment/{GATEWAY}", "--timeout=60s")
     answers = await asyncio.gather(*(place.say(name, None, "RECALL", resume=True) for name in ("dora", "emil")))
     assert answers == [["notes: dora"], ["notes: emil"]]
     assert running(place) <= {seat_name(POOL_NAME, ordinal) for ordinal in (0, 1)}

@@ -12,7 +12,7 @@ from copilot_operator.api.model import Model
 from copilot_operator.api.names import ObjectName
 from copilot_operator.api.references import Auth
 from copilot_operator.api.resources import ResourceOverrides
-from copilot_operator.api.rules import Rule
+from copilot_operator.api.rules import ATOMIC_LIST, Rule
 
 DeletionPolicy = Literal["Delete", "Retain"]
 Phase = Literal["Pending", "Starting", "Ready", "Draining", "Suspended", "Failed"]
@@ -99,6 +99,8 @@ class TenantStatus(Model):
     """Name of the server (its Deployment, Service and volume)."""
     drain: DrainStatus | None = None
     """The drain of its server, while one is under way."""
+    homes: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(max_length=1000), ATOMIC_LIST] = ()
+    """Servers of a Shared pool that store sessions of this tenant."""
     conditions: Conditions = ()
     """Aspects of the observed state: Ready (the summary), CredentialsReady, ServerHealthy, StorageReady, Progressing,
     Paused."""

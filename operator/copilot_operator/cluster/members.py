@@ -7,7 +7,7 @@ from copilot_operator.cluster.cache import Cache
 from copilot_operator.domain.kinds import DEPLOYMENT, POD, POOL, TENANT
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import POOL_LABEL, TENANT_ANNOTATION, TENANT_LABEL, server_of, slug
-from copilot_operator.domain.seats import Seat, as_tenant, pool_of_seat, running, seat_of, seats_of
+from copilot_operator.domain.seats import Seat, as_tenant, homes, pool_of_seat, running, seat_of, seats_of
 from copilot_operator.domain.snapshot import Finding, ServerState
 from copilot_operator.domain.status import ORDINARY
 
@@ -23,6 +23,7 @@ class Members:
     cache: Cache
     state: Callable[[str, str], ServerState | None]
     demanded: Callable[[str, str], bool]
+    told_homes: Callable[[str, str], Collection[str] | None]
     statuses: dict[Key, Manifest] = field(default_factory=dict)  # of seats, as they would be of tenants
     _running: dict[Key, frozenset[str]] = field(default_factory=dict)  # seats that are to run, by pool
 
@@ -62,6 +63,12 @@ class Members:
             chosen = running([self._seat(namespace, name) for name in self.names(namespace, pool)], replicas)
         self._running[namespace, pool] = chosen
         return chosen ^ before
+
+    def homes(self, namespace: str, pool: str, tenant: Manifest) -> frozenset[str]:
+        """Servers that store something of a tenant of a Shared pool (as stored, with its status)."""
+        before = (tenant.get("status") or {}).get("homes") or ()
+        runs = [server_of(seat) for seat in self.running(namespace, pool)]
+        return homes(self.told_homes(namespace, tenant["metadata"]["name"]), before, runs)
 
     def surplus(self, namespace: str, pool: str) -> bool:
         """Whether more run than are asked for: who may go is not known yet, or they are wanted for what they store."""

@@ -109,6 +109,9 @@ class Tenants:
             snapshot,
             tenant_token=token_of(key, snapshot.raw["metadata"]["uid"]) if key else None,
             gateway_ready=self.pools.gateway_ready(namespace, pool),
+            homes=frozenset()
+            if view.spec.isolation == "Dedicated"
+            else self.pools.members.homes(namespace, pool, snapshot.raw),
         )
 
     async def _bury_ghosts(self, snapshot: TenantSnapshot) -> None:

@@ -53,6 +53,8 @@ def endpoint_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
         "observedGeneration": snapshot.raw["metadata"].get("generation", 1),
         "conditions": merged(old, _conditions(snapshot, found), snapshot.now),
     }
+    if snapshot.homes:
+        status["homes"] = sorted(snapshot.homes)
     if snapshot.children.connection or plan.steps:
         status["endpoint"] = {"host": host(snapshot), "port": CLI_PORT, "secretName": snapshot.server}
     return Report(status if status != old else None, event_of(old, status))

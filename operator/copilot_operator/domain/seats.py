@@ -112,6 +112,14 @@ def running(seats: Iterable[Seat], replicas: int) -> frozenset[str]:
     return demanded | {seat.name for seat in (*staying, *coming[: replicas - len(staying)])}
 
 
+def homes(told: Collection[str] | None, before: Collection[str], runs: Collection[str]) -> frozenset[str]:
+    """Servers that store something of a tenant: what gateways have ``told`` (None: nothing yet), and what was known
+    ``before`` of those that do not run, which nobody can ask."""
+    if told is None:
+        return frozenset(before)
+    return frozenset(told) | (frozenset(before) - frozenset(runs))
+
+
 def _worth(seat: Seat) -> tuple[bool, int, int]:
     return seat.busy > 0, seat.loaded, -ordinal_of(seat.name)
 

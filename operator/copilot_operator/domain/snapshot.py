@@ -206,6 +206,7 @@ class TenantSnapshot:
     token: ServerToken | None = None
     tenant_token: str | None = field(default=None, repr=False)  # what applications get, where there is a gateway
     gateway_ready: bool = True  # some gateway of the pool is, or it has none
+    homes: frozenset[str] = frozenset()  # servers of a Shared pool that store something of the tenant
     credential: Credential | None = None
     storage: Storage = Storage()
     children: Children = Children()

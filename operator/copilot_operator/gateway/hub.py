@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -186,7 +186,11 @@ class Hub:
         candidates = [each for each in self.servers.values() if who.server in (None, each.name)]
         homes = {each.name for each in candidates if server_id in each.stored}
         parked = {name for name, ids in self._parked.items() if server_id in ids}
-        asleep = self._asleep({who.server} if who.server else parked if stored and not homes else set())
+        if stored and not homes:
+            unseen = {each for each in who.homes if each not in self._parked}
+            asleep = self._asleep({who.server} if who.server else parked or unseen)
+        else:
+            asleep = self._asleep({who.server} if who.server else set())
         for each in asleep:
             self.demand.want(each)
         if asleep:
@@ -211,9 +215,10 @@ class Hub:
 
     def numbers(self) -> dict[str, Any]:
         """What each tenant has and does here; seconds since its last request for a session, if there was one."""
-        now = self._loop.time()
+        now, homes = self._loop.time(), self._homes()
         return {
             name: {
+                **({"homes": sorted(homes.get(tenant.space.code, ()))} if tenant.space.code else {}),
                 "connections": len(tenant.clients),
                 "active": sum(slot.session.busy for slot in tenant.driver.slots.values()),
                 "loaded": sum(slot.session.server is not None for slot in tenant.driver.slots.values()),
@@ -222,6 +227,16 @@ class Hub:
             }
             for name, tenant in self.tenants.items()
         }
+
+    def _homes(self) -> Mapping[str, set[str]]:
+        """Servers that store anything of a tenant, by its code, as far as they have been seen."""
+        length = len(next(iter(self._by_code), ""))
+        stored = self._parked | {name: server.stored for name, server in self.servers.items() if server.listed}
+        found = defaultdict[str, set[str]](set)
+        for name, ids in stored.items():
+            for code in {id[:length] for id in ids}:
+                found[code].add(name)
+        return found
 
     # Configuration
 

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 ADMIN_PORT: Final = 4322
 WAIT_S: Final = 20.0  # how long a gateway may keep its answer back while nobody is wanted
 ANSWER_S: Final = 10.0  # beyond that
+HOMES_EVERY_S: Final = 10.0
 AGAIN_S: Final = 1.0  # while somebody is wanted, and after a failure
 KEPT_S: Final = 300.0
 
@@ -31,10 +32,12 @@ class _Followed:
 
 
 class Gateways:
-    """``changed(namespace, pool)`` is called when a server has come to be wanted, or is not any more."""
+    """``changed(namespace, pool)`` is called when a server has come to be wanted, or is not any more;
+    ``moved(namespace, tenant)`` when other servers than before store something of a tenant."""
 
-    def __init__(self, changed: Callable[[str, str], None]) -> None:
-        self._changed = changed
+    def __init__(self, changed: Callable[[str, str], None], moved: Callable[[str, str], None]) -> None:
+        self._changed, self._moved = changed, moved
+        self._homes: dict[tuple[str, str], dict[str, frozenset[str]]] = {}  # by tenant, then by gateway
         self._followed: dict[Pool, _Followed] = {}
         self._wanted: dict[tuple[str, str], float] = {}  # loop time until which it is, by namespace and server
         self._client = _client()
@@ -57,10 +60,12 @@ class Gateways:
         gone = set(followed.tasks) if followed.key != key else followed.tasks.keys() - pods.items()
         for pod in gone:
             followed.tasks.pop(pod).cancel()
+            for told in self._homes.values():
+                told.pop(pod[0], None)
         followed.key = key
         for name, ip in pods.items():
             if (name, ip) not in followed.tasks:
-                work = self._ask(namespace, pool, ip, key)
+                work = self._follow(namespace, pool, name, ip, key)
                 followed.tasks[name, ip] = asyncio.get_running_loop().create_task(work, name=f"gateway-{name}")
         if not followed.tasks:
             del self._followed[namespace, pool]
@@ -69,21 +74,50 @@ class Gateways:
         """Whether requests are held for the server, or were until a while ago."""
         return self._wanted.get((namespace, server), 0.0) > asyncio.get_running_loop().time()
 
+    def homes(self, namespace: str, tenant: str) -> frozenset[str] | None:
+        """Servers that store something of a tenant, as its gateways say now; None: none has said anything."""
+        told = self._homes.get((namespace, tenant))
+        return None if told is None else frozenset().union(*told.values())
+
     def count(self) -> int:
         """Servers that are wanted."""
         now = asyncio.get_running_loop().time()
         return sum(until > now for until in self._wanted.values())
 
-    async def _ask(self, namespace: str, pool: str, ip: str, key: str) -> None:
+    async def _follow(self, namespace: str, pool: str, gateway: str, ip: str, key: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ask_demand(namespace, pool, ip, key))
+            group.create_task(self._ask_homes(namespace, gateway, ip, key))
+
+    async def _get(self, ip: str, page: str, key: str, **query: float) -> Any:
+        """Raises httpx.HTTPError, ValueError."""
         host = f"[{ip}]" if ":" in ip else ip
-        url, headers, after = f"http://{host}:{ADMIN_PORT}/demand", {"Authorization": f"Bearer {key}"}, -1
+        url = f"http://{host}:{ADMIN_PORT}{page}"
+        answer = await self._client.get(url, params=query, headers={"Authorization": f"Bearer {key}"})
+        answer.raise_for_status()
+        return answer.json()
+
+    async def _ask_homes(self, namespace: str, gateway: str, ip: str, key: str) -> None:
         while True:
             try:
-                answer = await self._client.get(url, params={"after": after, "wait": WAIT_S}, headers=headers)
-                answer.raise_for_status()
-                after, servers = _read(answer.json())
+                told = _homes(await self._get(ip, "/tenants", key))
             except (httpx.HTTPError, ValueError) as error:
-                log.debug("a gateway does not tell whom it wants", extra={"url": url, "error": str(error)})
+                log.debug("a gateway does not tell of tenants", extra={"gateway": gateway, "error": str(error)})
+            else:
+                for tenant, servers in told.items():
+                    before = self.homes(namespace, tenant)
+                    self._homes.setdefault((namespace, tenant), {})[gateway] = servers
+                    if self.homes(namespace, tenant) != before:
+                        self._moved(namespace, tenant)
+            await asyncio.sleep(HOMES_EVERY_S)
+
+    async def _ask_demand(self, namespace: str, pool: str, ip: str, key: str) -> None:
+        after = -1
+        while True:
+            try:
+                after, servers = _read(await self._get(ip, "/demand", key, after=after, wait=WAIT_S))
+            except (httpx.HTTPError, ValueError) as error:
+                log.debug("a gateway does not tell whom it wants", extra={"address": ip, "error": str(error)})
                 after, servers = -1, []
             self._note(namespace, pool, servers)
             if servers or after < 0:
@@ -108,6 +142,19 @@ class Gateways:
         else:
             self._wanted.pop((namespace, server), None)
             self._changed(namespace, pool)
+
+
+def _homes(document: Any) -> dict[str, frozenset[str]]:
+    """Servers by tenant; of those alone that share them. Raises ValueError."""
+    tenants = document.get("tenants") if isinstance(document, dict) else None
+    if not isinstance(tenants, dict):
+        raise ValueError("no tenants")
+    found: dict[str, frozenset[str]] = {}
+    for name, numbers in tenants.items():
+        homes = numbers.get("homes") if isinstance(numbers, dict) else None
+        if isinstance(homes, list):
+            found[name] = frozenset(home for home in homes if isinstance(home, str))
+    return found
 
 
 def _client() -> httpx.AsyncClient:

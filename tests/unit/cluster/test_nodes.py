@@ -172,7 +172,7 @@ async def gathered(cache: Cache, **given: Any) -> TenantSnapshot:
     cache.put(TENANT, a_tenant(), 0.0)
     nothing: Any = None
     rollouts = Rollouts(lambda *_: [], nothing, nothing, lambda: 0.0)
-    pools = Pools(nothing, cache, SETTINGS, rollouts, Members(cache, nothing, nothing))
+    pools = Pools(nothing, cache, SETTINGS, rollouts, Members(cache, nothing, nothing, nothing))
     tenants = Tenants(
         nothing, cache, SETTINGS, StorageClasses(nothing), lambda *_: (Reading(), None, None), pools, **given
     )

@@ -39,7 +39,7 @@ class Gathered:
         self.cache = Cache()
         nothing: Any = lambda *_: None  # noqa: E731
         self.rollouts = Rollouts(lambda *_: [ALICE], nothing, nothing, lambda: 0.0)
-        pools = Pools(nothing, self.cache, SETTINGS, self.rollouts, Members(self.cache, nothing, nothing))
+        pools = Pools(nothing, self.cache, SETTINGS, self.rollouts, Members(self.cache, nothing, nothing, nothing))
         self.tenants = Tenants(nothing, self.cache, SETTINGS, StorageClasses(nothing), nothing, pools)
         self.cache.put(POOL, NEW_POOL | {"status": status}, 0.0)
         self.cache.put(TENANT, a_tenant(fields={"suspended": suspended}), 0.0)
@@ -142,7 +142,7 @@ class Seen:
     def __init__(self, snapshot: PoolSnapshot) -> None:
         self.found = snapshot
         nothing: Any = lambda *_: None  # noqa: E731
-        self.members = Members(Cache(), nothing, nothing)
+        self.members = Members(Cache(), nothing, nothing, nothing)
 
     async def snapshot(self, namespace: str, name: str) -> PoolSnapshot:
         return self.found

@@ -32,6 +32,8 @@ def gateway_entry(tenant: Manifest, key: str, *, shared: bool, credential: Payme
     name, uid = tenant["metadata"]["name"], tenant["metadata"]["uid"]
     place = {"code": code_of(key, uid)} if shared else {"server": server_of(name)}
     entry: dict[str, Any] = {"tokens": [fingerprint(token_of(key, uid))], "name": name, **place}
+    if homes := (tenant.get("status") or {}).get("homes"):
+        entry["homes"] = homes
     if (tenant.get("spec") or {}).get("suspended") is True:
         entry["suspended"] = True
     if isinstance(credential, Finding):
