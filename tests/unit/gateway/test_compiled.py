@@ -1,47 +1,78 @@
-"""What a gateway makes of the Secrets and pods that it sees."""
+"""From Secrets and pods to a gateway's files: what a server's state is, and what is no configuration."""
 
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from copilot_operator.gateway.feed.compiled import DRAINING, SERVING, STOPPED, Incomplete, Seen, SeenPod, compiled, seen
+from copilot_operator.gateway.config import Config
+from copilot_operator.gateway.config_files import State
+from copilot_operator.gateway.feed.compiled import Incomplete, Seen, compiled, seen
 
-SECRET = "do-not-tell"
-SHARDS = {"serverTokens": ["t0"], "tenants": ["n0"]}
-TENANT = {"tokens": ["a" * 64, "b" * 64], "name": "alice", "code": "", "server": "copilot-alice"}
-
-
-def known(*pods: SeenPod, **settings: Any) -> Seen:
-    values = {
-        "pool.json": {"isolation": "Dedicated"},
-        "shards.json": SHARDS,
-        "pods.json": {"servers": "a=b"},
-    } | settings
-    return Seen(
-        settings={name: json.dumps(value) for name, value in values.items()},
-        secrets={"t0": {"copilot-alice": SECRET}, "n0": {"alice": json.dumps(TENANT)}},
-        pods={pod.name: pod for pod in pods},
-        listed=True,
-    )
+SERVER = "copilot-alice"
+SETTINGS = {
+    "pool.json": json.dumps({"isolation": "Dedicated"}),
+    "shards.json": json.dumps({"serverTokens": ["tokens-0"], "tenants": ["tenants-0"]}),
+    "pods.json": json.dumps({"servers": "app=copilot"}),
+    "admin.key": "the-key",
+}
+ENTRY = {"tokens": ["a" * 64, "b" * 64], "name": "alice", "server": SERVER}
+SECRETS = {"tokens-0": {SERVER: "servers-own"}, "tenants-0": {SERVER: json.dumps(ENTRY)}}
 
 
-def servers(of: Seen) -> Any:
-    return json.loads(compiled(of)["servers.json"])
-
-
-def pod(**labels: str) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "name": "copilot-alice-1-x",
-            "labels": {"copilot-operator.io/tenant": "alice"} | labels,
-            "ownerReferences": [{"kind": "ReplicaSet", "name": "copilot-alice-1"}],
-        },
-        "status": {
-            "podIP": "127.0.0.9",
-            "containerStatuses": [{"name": "copilot", "started": True, "state": {"running": {}}}],
-        },
+def a_pod(name: str = f"{SERVER}-6f-1", *, ip: str = "10.0.0.1", runs: bool = True, **more: Any) -> dict[str, Any]:
+    """A pod of the server, as the API server tells it."""
+    labels = {"copilot-operator.io/tenant": "alice"} | more.get("labels", {})
+    metadata = {
+        "name": name,
+        "labels": labels,
+        "ownerReferences": [{"kind": more.get("owner", "ReplicaSet"), "name": f"{SERVER}-6f"}],
     }
+    metadata |= {"deletionTimestamp": "now"} if more.get("ends") else {}
+    container = {"name": "copilot", "started": runs, "state": {"running": {}} if runs else {"waiting": {}}}
+    status = {
+        "podIP": ip,
+        "containerStatuses": [{"name": "agent", "started": True, "state": {"running": {}}}, container],
+    }
+    return {"metadata": metadata, "status": {key: value for key, value in status.items() if value}}
+
+
+def known(*pods: dict[str, Any]) -> Seen:
+    return Seen(dict(SETTINGS), dict(SECRETS), {pod["metadata"]["name"]: seen(pod) for pod in pods}, listed=True)
+
+
+def read(found: Seen, tmp_path: Any) -> Config:
+    for name, content in compiled(found).items():
+        (tmp_path / name).write_bytes(content)
+    return Config.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pods", "state", "host"),
+    [
+        ([a_pod()], State.SERVING, "10.0.0.1"),
+        ([], State.STOPPED, ""),
+        ([a_pod(ip="")], State.STOPPED, ""),
+        ([a_pod(runs=False)], State.STOPPED, ""),
+        ([a_pod(ends=True)], State.DRAINING, "10.0.0.1"),
+        ([a_pod(labels={"copilot-operator.io/cordoned": "true"})], State.DRAINING, "10.0.0.1"),
+        ([a_pod(ends=True), a_pod("new", ip="10.0.0.2", runs=False)], State.DRAINING, "10.0.0.1"),
+        ([a_pod(ends=True), a_pod("new", ip="10.0.0.2")], State.SERVING, "10.0.0.2"),
+        ([a_pod(owner="Job")], State.STOPPED, ""),
+    ],
+    ids=str,
+)
+def test_a_server_is_what_its_pods_are(pods: list[Any], state: State, host: str, tmp_path: Any) -> None:
+    server = read(known(*pods), tmp_path).servers[SERVER]
+    assert (server.state, server.host, server.token) == (state, host, "servers-own")
+
+
+def test_a_pod_of_somebody_elses_that_has_the_label_gets_no_token(tmp_path: Any) -> None:
+    foreign = a_pod("stranger", ip="10.6.6.6")
+    foreign["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "copilot-mallory-6f"}]
+    assert read(known(foreign), tmp_path).servers[SERVER].state is State.STOPPED
 
 
 def test_pods_that_were_not_listed_yet_stop_no_server() -> None:
@@ -49,45 +80,35 @@ def test_pods_that_were_not_listed_yet_stop_no_server() -> None:
     early.listed = False
     with pytest.raises(Incomplete, match="not been listed"):
         compiled(early)
-    early.listed = True
-    assert servers(early) == {"copilot-alice": {"state": STOPPED, "token": SECRET}}
 
 
-@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
-def test_of_two_pods_of_a_server_the_one_that_serves_counts_then_the_one_that_drains(names: tuple[str, str]) -> None:
-    old, new = (SeenPod(names[0], "1", "copilot-alice", DRAINING), SeenPod(names[1], "2", "copilot-alice", SERVING))
-    gone = SeenPod("c", "", "copilot-alice", STOPPED)
-    assert servers(known(gone, new, old))["copilot-alice"]["host"] == "2"
-    assert servers(known(gone, old))["copilot-alice"]["state"] == DRAINING
+def test_every_token_of_a_tenant_is_known_and_the_admin_key(tmp_path: Any) -> None:
+    config = read(known(), tmp_path)
+    assert {digest: tenant.name for digest, tenant in config.tenants.items()} == {"a" * 64: "alice", "b" * 64: "alice"}
+    assert config.admin_key == "the-key"
 
 
-def test_a_pod_serves_while_its_cli_runs_and_drains_when_it_ends_or_is_cordoned() -> None:
-    ending, starting = pod(), pod()
-    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    starting["status"]["containerStatuses"][0]["started"] = False
-    cordoned = pod(**{"copilot-operator.io/cordoned": "true"})
-    assert [seen(each).state for each in (pod(), ending, cordoned, starting)] == [SERVING, DRAINING, DRAINING, STOPPED]
+@pytest.mark.parametrize(
+    ("settings", "secrets", "says"),
+    [
+        (None, SECRETS, "settings"),
+        ({"shards.json": "[]"}, SECRETS, "shards.json: serverTokens"),
+        ({"shards.json": "no"}, SECRETS, "shards.json is no JSON"),
+        ({"pool.json": "7"}, SECRETS, "pool.json is no object"),
+        ({}, {"tokens-0": {}}, "tenants-0"),
+        ({}, SECRETS | {"tenants-0": {"x": "{}"}}, "tenant x: no list of tokens"),
+        ({}, SECRETS | {"tenants-0": {"x": "secret{"}}, "x is no JSON"),
+    ],
+    ids=str,
+)
+def test_what_is_no_configuration_is_named_and_no_value_told(settings: Any, secrets: Any, says: str) -> None:
+    with pytest.raises(Incomplete, match=says) as error:
+        compiled(Seen(None if settings is None else SETTINGS | settings, secrets))
+    assert "secret{" not in str(error.value)
 
 
-def test_a_pod_that_no_deployment_of_the_server_made_is_not_the_servers() -> None:
-    foreign = pod()
-    foreign["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "copilot-mallory-1"}]
-    assert (seen(pod()).server, seen(foreign).server) == ("copilot-alice", "")
-
-
-def test_several_tokens_of_one_tenant_lead_to_it() -> None:
-    assert sorted(json.loads(compiled(known())["tenants.json"])) == ["a" * 64, "b" * 64]
-
-
-@pytest.mark.parametrize("garbage", ["{", "[]", '{"tokens": 1}'])
-def test_garbage_in_a_tenants_entry_is_named_and_its_secrets_are_not(garbage: str) -> None:
-    broken = known()
-    broken.secrets["n0"] = {"alice": garbage}
-    with pytest.raises(Incomplete, match="alice") as raised:
-        compiled(broken)
-    assert SECRET not in str(raised.value)
-
-
-def test_a_shard_that_is_named_and_not_read_is_waited_for() -> None:
-    with pytest.raises(Incomplete, match="t1"):
-        compiled(known(**{"shards.json": {"serverTokens": ["t0", "t1"], "tenants": ["n0"]}}))
+@given(st.permutations(range(6)), st.sets(st.integers(0, 5)))
+def test_the_order_in_which_pods_are_heard_of_does_not_matter(order: list[int], ended: set[int]) -> None:
+    pods = {number: a_pod(f"p{number}", ip=f"10.0.0.{number + 1}", ends=number in ended) for number in order}
+    ordered = {number: pods[number] for number in sorted(pods)}
+    assert compiled(known(*pods.values())) == compiled(known(*ordered.values()))

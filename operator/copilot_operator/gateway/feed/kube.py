@@ -65,12 +65,12 @@ class _Outdated(Exception):
 class KubeReader:
     """Lists and watches in the namespace of the pod."""
 
-    def __init__(self, access: Access, client: httpx.AsyncClient) -> None:
-        self._access, self._client = access, client
+    def __init__(self, access: Access, client: httpx.AsyncClient, silence_s: float = SILENCE_S) -> None:
+        self._access, self._client, self._silence_s = access, client, silence_s
 
     @staticmethod
     @asynccontextmanager
-    async def open(access: Access) -> "AsyncIterator[KubeReader]":
+    async def open(access: Access, silence_s: float = SILENCE_S) -> "AsyncIterator[KubeReader]":
         secure = access.url.startswith("https:")
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(access.ca_file)) if secure else False
         timeout = httpx.Timeout(LIST_S, connect=CONNECT_S)
@@ -78,7 +78,7 @@ class KubeReader:
         async with httpx.AsyncClient(
             base_url=access.url, verify=verify, timeout=timeout, limits=limits, trust_env=False
         ) as client:
-            yield KubeReader(access, client)
+            yield KubeReader(access, client, silence_s)
 
     async def follow(self, resource: str, selector: Mapping[str, str], watcher: Watcher) -> None:
         """Tell ``watcher`` of ``resource`` (``secrets``, ``pods``) until cancelled. ``selector`` is a query."""
@@ -116,7 +116,7 @@ class KubeReader:
             **selector, "watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version,
             "timeoutSeconds": str(WATCH_S),
         }  # fmt: skip
-        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+        timeout = httpx.Timeout(self._silence_s, connect=CONNECT_S)
         async with self._client.stream(
             "GET", self._path(resource), params=query, headers=self._headers(), timeout=timeout
         ) as answer:
