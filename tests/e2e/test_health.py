@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import Any
 
-from tests.support.kube import conditions, is_ready, ready_reason
+from tests.support.kube import conditions, is_ready
 from tests.support.node import cli_of
 from tests.support.place import Place
 from tests.support.talk import Talk, TalkFailed
@@ -121,7 +121,9 @@ async def test_a_worn_out_server_is_started_again_in_place_once_it_is_idle(place
     )
     assert [each["metadata"]["uid"] for each in place.pods("wes")] == [pod["metadata"]["uid"]], "in the same pod"
     a_pool(place)
-    await place.until_ready("wes", within_s=60)
+    await place.until(  # the tenant's status may not have heard of the restart yet
+        lambda: conditions(place.pods("wes")[0])["Ready"]["status"] == "True", within_s=60, what="its pod is ready"
+    )
     assert cli_of(pod) != old
-    assert ready_reason(place.get("wes")) == "ServerReady"
+    await place.until_reason("wes", "ServerReady")
     assert await place.say("wes", provider, "RECALL", resume=True) == ["notes: first walnut"]

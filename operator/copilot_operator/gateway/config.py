@@ -70,6 +70,7 @@ class Config:
     servers: Mapping[str, Server]
     tenants: Mapping[str, Tenant] = field(repr=False)  # by sha256 of the token, in hex
     admin_key: str | None = field(default=None, repr=False)
+    gateways: int = 1
 
     @property
     def isolation(self) -> Isolation:
@@ -91,7 +92,9 @@ class Config:
             infinite=pool.policy.infinite,
         )
         by_hash = {digest: _tenant(tenant, pool) for digest, tenant in tenants.items()}
-        return Config(policy, pool.routing, pool.limits, pool.idle, pool.defaults, servers, by_hash, pool.admin_key)
+        return Config(
+            policy, pool.routing, pool.limits, pool.idle, pool.defaults, servers, by_hash, pool.admin_key, pool.gateways
+        )
 
     def tenant_of(self, token: object) -> Tenant | None:
         """The tenant whose token it is; anything but a token of one is None.

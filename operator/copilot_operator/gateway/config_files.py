@@ -105,6 +105,7 @@ class PoolFile(_Strict, frozen=True, kw_only=True):
     idle: Idle = Idle()
     defaults: dict[str, Any] = {}
     credential: CredentialFile | None = None
+    gateways: _Count = 1  # of this pool; from two on each keeps the others' turns
     admin_key: str | None = None  # of the admin port's pages that are not for everybody; None: they are for nobody
 
     def __repr__(self) -> str:

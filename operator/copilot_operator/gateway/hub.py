@@ -58,6 +58,7 @@ class Hub:
         metrics.upstreams.set_function(lambda: sum(len(tenant.driver.links) for tenant in self.tenants.values()))
         metrics.loaded.set_function(lambda: sum(slot.session.server is not None for slot in self._slots()))
         metrics.active.set_function(lambda: self.busy)
+        metrics.kept.set_function(lambda: sum(len(server.keeper) for server in self.servers.values()))
         metrics.lingering.set_function(lambda: sum(slot.session.lingers for slot in self._slots()))
 
     @property
@@ -83,11 +84,13 @@ class Hub:
     def sweep(self) -> None:
         """What time brings: sessions that nobody used, servers that drain, links that nothing needs."""
         self._admission.forget(self._loop.time())
+        for server in self.servers.values():
+            server.keeper.sweep(self._loop.time())
         idle_s = self.config.idle.session_s
+        draining = [name for name, wanted in self.config.servers.items() if wanted.state is State.DRAINING]
         for tenant in list(self.tenants.values()):
-            for name, server in self.config.servers.items():
-                if server.state is State.DRAINING:
-                    tenant.driver.draining(name)
+            for name in draining:
+                tenant.driver.draining(name)
             if idle_s is not None:
                 tenant.driver.unload_idle(self._loop.time() - idle_s)
             tenant.driver.tidy()
@@ -265,7 +268,10 @@ class Hub:
         if wanted.state is State.STOPPED:
             return
         if known is None:
-            known = self.servers[name] = Server(name, address, True, self._broadcast)
+            known = self.servers[name] = Server(
+                name, address, True, self._broadcast, self._owned, keeps=self.config.gateways > 1
+            )
+        known.keeper.on = self.config.gateways > 1
         known.serving = wanted.state is State.SERVING
 
     def _lose(self, name: str) -> None:
@@ -305,17 +311,25 @@ class Hub:
 
     def _broadcast(self, server: Server, method: str, body: bytes) -> None:
         """Of whom a broadcast is, hears of it, whatever links it has."""
-        if tenant := self._by_server.get(server.name):
-            tenant.broadcast(body)
-            return
         try:
             params: Mapping[str, Any] = wire.params(body)
             id = params.get("sessionId")
         except (ProtocolError, AttributeError):
             return
-        length = len(next(iter(self._by_code), ""))
-        if isinstance(id, str) and (tenant := self._by_code.get(id[:length])):
+        if tenant := self._tenant_of(server.name, id if isinstance(id, str) else ""):
             tenant.broadcast(body)
+
+    def _owned(self, server: str, server_id: str) -> bool:
+        """Whether a client of this gateway has the session open, or it works on here for one that has left."""
+        tenant = self._tenant_of(server, server_id)
+        id = tenant.space.inner(server_id) if tenant else None
+        slot = tenant.driver.slots.get(id) if tenant and id is not None else None
+        return slot is not None and slot.session.server in (None, server) and bool(slot.session.links)
+
+    def _tenant_of(self, server: str, server_id: str) -> Tenant | None:
+        if tenant := self._by_server.get(server):
+            return tenant
+        return self._by_code.get(server_id[: len(next(iter(self._by_code), ""))])
 
     def _slots(self) -> Iterator[Slot]:
         for tenant in self.tenants.values():

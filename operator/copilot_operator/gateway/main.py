@@ -55,6 +55,8 @@ class Gateway:
         web = await admin.serve(*self._admin_at, self._pages())
         self.admin_port = web.sockets[0].getsockname()[1]
         feeding = asyncio.create_task(self._feed(), name="feed") if self._settings else None
+        if feeding:
+            feeding.add_done_callback(lambda task: self._feed_ended(task, stop))
         try:
             if config := await self._first_config(stop):
                 await self._serve(Hub(config, self.metrics), stop)
@@ -85,6 +87,12 @@ class Gateway:
         assert self._settings
         async with KubeReader.open(Access.of_pod()) as reader:
             await Feed(reader, self._settings, self._directory, self._changed.set).run()
+
+    def _feed_ended(self, task: asyncio.Task[None], stop: asyncio.Event) -> None:
+        """Without it the configuration would grow old and nobody know: kubelet starts another gateway."""
+        if not task.cancelled() and (error := task.exception()):
+            log.error("cannot follow the cluster: %s", error)
+            stop.set()
 
     async def _first_config(self, stop: asyncio.Event) -> Config | None:
         """What is there; in a cluster, as soon as it is. None: told to stop before. Raises ConfigError."""

@@ -57,6 +57,7 @@ class Metrics:
         self.connections = gauge("connections", "Connections of clients")
         self.upstreams = gauge("upstream_connections", "Connections to servers")
         self.lingering = gauge("lingering_sessions", "Sessions that work on though their client has gone")
+        self.kept = gauge("kept_sessions", "Sessions that are kept alive for clients of other gateways")
         self.loaded = gauge("loaded_sessions", "Sessions that are loaded on a server")
         self.active = gauge("active_sessions", "Sessions that have a turn in flight or wait for their client")
         self.turns = Counter("copilot_gateway_turns", "Turns that ended", registry=self.registry)

@@ -20,6 +20,8 @@ from copilot_operator.gateway.session.machine import Session
 from copilot_operator.gateway.slots import Handle, Slot, Surroundings, tools_of
 
 LOAD_S: Final = 40.0
+TAKE_OVER_S: Final = 0.05
+TAKE_OVER_TRIES: Final = 20  # then it is a client that is connected there
 _NO_SERVER: Final = "no server can take this session at present"
 
 
@@ -87,7 +89,7 @@ class Sender:
 
     def load(self, slot: Slot, load: actions.Load) -> None:
         """Place a session and have it loaded there."""
-        session, over = slot.session, False
+        session, over, tries = slot.session, False, 0
         try:
             params = self._load_params(session, load)
         except Refused as error:  # the policy has changed since the client made it
@@ -109,18 +111,29 @@ class Sender:
                 self._feed(slot, session.on_load_failed(failure, transient, self._loop.time()))
 
         def answered(body: bytes | None) -> None:
-            nonlocal over
-            timer.cancel()
+            nonlocal over, tries
             reply = lost() if body is None else reply_of(load.method, body, self._space)
+            if reply.failure and reply.failure.says_tools_are_taken and load.by_client and tries < TAKE_OVER_TRIES:
+                # Another gateway holds the session, tools and all, for the client that has come here: it hears of a
+                # resume, and lets go.
+                tries += 1
+                told = {name: value for name, value in wanted.items() if name not in ("tools", "disableResume")}
+                link.request("session.resume", told, again)
+                return
+            timer.cancel()
             if reply.failure is not None:
                 failed(reply.failure, body is None)
             elif not over:
                 over = True
                 self._feed(slot, session.on_loaded(server.name, reply, self._loop.time()))
 
+        def again(_: bytes | None) -> None:
+            self._loop.call_later(TAKE_OVER_S, link.request, load.method, wanted, answered)
+
         silent = Failure(actions.GATEWAY_ERROR, f"no answer to {load.method} in {LOAD_S:g} s", {"reason": "Timeout"})
         timer = self._loop.call_later(LOAD_S, failed, silent, True)
-        link.request(load.method, self._space.to_server(load.method, params), answered)
+        wanted = self._space.to_server(load.method, params)
+        link.request(load.method, wanted, answered)
 
     def _load_params(self, session: Session, load: actions.Load) -> Mapping[str, Any]:
         if load.by_client or load.method == "session.create":

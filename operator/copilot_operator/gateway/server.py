@@ -9,8 +9,11 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
+from copilot_operator.gateway.enquiries import standing_of
 from copilot_operator.gateway.frames import wire
+from copilot_operator.gateway.keeper import CALL_S, Keeper
 from copilot_operator.gateway.link import Address, Link
+from copilot_operator.rpc.busy import Standing
 from copilot_operator.rpc.errors import METHOD_NOT_FOUND, ProtocolError, ServerError
 
 log = logging.getLogger(__name__)
@@ -24,9 +27,22 @@ Told = Callable[["Server", str, bytes], None]
 
 
 class Server:
-    """``serving``: the operator says that it may take sessions. ``on_lifecycle``: a broadcast, method and body."""
+    """``serving``: the operator says that it may take sessions. ``on_lifecycle``: a broadcast, method and body.
 
-    def __init__(self, name: str, address: Address, serving: bool, on_lifecycle: Told) -> None:
+    ``owned``: whether a client of this gateway has a session of a server open (its name, and the server's id).
+    ``keeps``: whether there are other gateways, whose turns are to be kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        serving: bool,
+        on_lifecycle: Told,
+        owned: Callable[[str, str], bool] = lambda server, id: False,
+        *,
+        keeps: bool = False,
+    ) -> None:
         self.name, self.address, self.serving = name, address, serving
         self.stored: set[str] = set()  # its own ids of sessions that are on its disk, once ``listed``
         self.listed = False
@@ -35,6 +51,7 @@ class Server:
         self._retry: asyncio.TimerHandle | None = None
         self._listing: asyncio.Task[None] | None = None
         self._ended = False
+        self.keeper = Keeper(self._ask_for, self._works, lambda id: owned(name, id), on=keeps)
         self.utility = self._link()
 
     @property
@@ -47,7 +64,14 @@ class Server:
         for each in (self._retry, self._listing):
             if each is not None:
                 each.cancel()
+        self.keeper.end()
         self.utility.close("the server has left the pool")
+
+    async def _ask_for(self, method: str, params: dict[str, Any]) -> Any:
+        return await self.utility.call(method, params, timeout_s=CALL_S)
+
+    async def _works(self, id: str) -> bool:
+        return (await standing_of(self.utility, id, CALL_S)) in (Standing.BUSY, Standing.WAITING)
 
     async def call(self, method: str, params: dict[str, Any], *, timeout_s: float = LIST_S) -> Any:
         """The result of a request over the utility link. Raises ServerError."""
@@ -60,7 +84,8 @@ class Server:
         self._listing = asyncio.get_running_loop().create_task(self._list(), name=f"list-{self.name}")
 
     def event(self, link: Link, body: bytes) -> None:
-        """It owns no session."""
+        """Of a session that is kept for another gateway's client."""
+        self.keeper.event(body)
 
     def told(self, link: Link, method: str, body: bytes) -> None:
         if method == "session.lifecycle":
@@ -74,6 +99,7 @@ class Server:
         """What is asked here is little."""
 
     def lost(self, link: Link, why: str) -> None:
+        self.keeper.lost()
         if self._ended:
             return
         level = logging.WARNING if self._retry_s == _FIRST_RETRY_S else logging.DEBUG
@@ -110,3 +136,4 @@ class Server:
                     self.stored.discard(id)
                 case "session.updated":  # at each event that goes to disk
                     self.stored.add(id)
+                    self.keeper.heard_of(id)

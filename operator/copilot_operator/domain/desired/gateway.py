@@ -190,6 +190,7 @@ def pool_file(snapshot: PoolSnapshot) -> dict[str, Any]:
     policy, limits = spec.sessions.policy, spec.gateway.limits
     return {
         "isolation": spec.isolation,
+        "gateways": spec.gateway.replicas,
         **({"routing": spec.shared.routing} if spec.shared and spec.shared.routing else {}),
         "policy": {
             "models": list(policy.models) or None,

@@ -89,9 +89,8 @@ class KubeReader:
                     version = await self._list(resource, selector, watcher)
                 version = await self._watch(resource, selector, version, watcher)
                 backoff_s = FIRST_BACKOFF_S
-            except _Outdated:
-                version = ""
-            except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
+            except Exception as error:  # whatever it is, who follows must not stop to
+                version = "" if isinstance(error, _Outdated) else version
                 log.warning("cannot follow %s: %s", resource, _said(error), extra={"selector": str(dict(selector))})
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))
                 backoff_s = min(LAST_BACKOFF_S, backoff_s * 2)

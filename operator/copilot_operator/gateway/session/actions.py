@@ -15,6 +15,7 @@ Link: TypeAlias = int  # an upstream connection, by the number of the client con
 GATEWAY_ERROR: Final = -32010  # ours: the CLI's own codes are those of JSON-RPC, -32001 and -32002
 INTERNAL_ERROR: Final = -32603  # what the CLI answers when a method failed
 NOT_LOADED_TEXT: Final = "Session not found for sessionId"  # CLI 1.0.102: every method on an unloaded session
+TOOLS_TAKEN_TEXT: Final = "External tool name clash"  # a client's tool belongs to one connection
 NOT_STORED_TEXT: Final = "Failed to load session events: Session not found"  # resume of what is not on disk
 
 
@@ -53,6 +54,10 @@ class Failure:
     @property
     def says_not_loaded(self) -> bool:
         return NOT_LOADED_TEXT in self.message
+
+    @property
+    def says_tools_are_taken(self) -> bool:
+        return TOOLS_TAKEN_TEXT in self.message
 
     @property
     def says_not_stored(self) -> bool:

@@ -65,7 +65,9 @@ from copilot_operator.rpc.errors import METHOD_NOT_FOUND
 
 __all__ = ["READ_RESULTS", "WATCHED", "Bounds", "Phase", "Session"]
 
-WATCHED: Final = frozenset({"user.message", "assistant.turn_start", "session.idle", "session.shutdown"}) | EVENTS
+WATCHED: Final = EVENTS | {
+    "user.message", "assistant.turn_start", "session.idle", "session.shutdown", "session.resume",
+}  # fmt: skip
 """Types of events the machine wants to see."""
 
 _ASK_AFTER_S: Final = 0.5  # a send answered just before session.idle has begun by then
@@ -192,9 +194,32 @@ class Session(PassingState):
                 return self._idle(now)
             case "session.shutdown" if self.phase is Phase.LOADED:
                 return self._ended(now)
+            case "session.resume":
+                return self._resumed_elsewhere(now)
             case _ if type in EVENTS:
                 self.prompts.saw(type, data, frame)
         return []
+
+    def _resumed_elsewhere(self, now: float) -> list[Action]:
+        """Somebody resumed the session who is none of ours: the client for whom it lingers has come back by another
+        gateway, which owns it now, and waits for the names of the client's tools."""
+        ours = self.loading is not None or any(each.method in MAKES for each in self.flying)
+        if ours or not self.owners.lingering or self.phase is not Phase.LOADED:
+            return []
+        released = self.owners.lingering
+        for link in released:
+            self.owners.remove(link)
+        actions: list[Action] = [Release(link) for link in released]
+        return actions if self.owners else actions + self._given_up(now)
+
+    def _given_up(self, now: float) -> list[Action]:
+        """No client is there, and nothing works here any more."""
+        self.work.clear()
+        self.prompts.clear()
+        self.may_go_on = False
+        self._unloaded()
+        self.made_with = None
+        return self._start_held(now)
 
     def _is_copy(self, event_id: str | None) -> bool:
         if event_id is None:
@@ -288,10 +313,5 @@ class Session(PassingState):
                 actions += self._unanswered([each for each, via in self.flying.items() if via == link], now)
                 actions.append(Release(link))
         if actions and not self.owners and self.phase in (Phase.LOADED, Phase.SETTLING):
-            self.work.clear()
-            self.prompts.clear()
-            self.may_go_on = False
-            self._unloaded()
-            self.made_with = None
-            actions += self._start_held(now)
+            actions += self._given_up(now)
         return actions
