@@ -103,7 +103,7 @@ def test_every_token_of_a_tenant_is_known_and_the_admin_key(tmp_path: Any) -> No
 )
 def test_what_is_no_configuration_is_named_and_no_value_told(settings: Any, secrets: Any, says: str) -> None:
     with pytest.raises(Incomplete, match=says) as error:
-        compiled(Seen(None if settings is None else SETTINGS | settings, secrets))
+        compiled(Seen(None if settings is None else SETTINGS | settings, secrets, listed=True))
     assert "secret{" not in str(error.value)
 
 
