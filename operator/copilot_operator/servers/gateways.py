@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import httpx
+import aiohttp
 
 log = logging.getLogger(__name__)
 
 ADMIN_PORT: Final = 4322
 WAIT_S: Final = 20.0  # how long a gateway may keep its answer back while nobody is wanted
 ANSWER_S: Final = 10.0  # beyond that
+CONNECT_S: Final = 5.0
 HOMES_EVERY_S: Final = 10.0
 AGAIN_S: Final = 1.0  # while somebody is wanted, and after a failure
 KEPT_S: Final = 300.0
@@ -40,7 +41,7 @@ class Gateways:
         self._homes: dict[tuple[str, str], dict[str, frozenset[str]]] = {}  # by tenant, then by gateway
         self._followed: dict[Pool, _Followed] = {}
         self._wanted: dict[tuple[str, str], float] = {}  # loop time until which it is, by namespace and server
-        self._client = _client()
+        self._session: aiohttp.ClientSession | None = None
 
     async def run(self) -> None:
         """Until cancelled; nobody is asked any more then."""
@@ -49,10 +50,9 @@ class Gateways:
         finally:
             for pool in list(self._followed):
                 self.follow(*pool, {}, "")
-            await self._client.aclose()
-            self._client = httpx.AsyncClient(
-                timeout=self._client.timeout, trust_env=False
-            )  # for the next term of office
+            if self._session:
+                await self._session.close()
+            self._session = None
 
     def follow(self, namespace: str, pool: str, pods: Mapping[str, str], key: str) -> None:
         """Ask these gateways from now on, and no others of the pool: addresses by name of the pod."""
@@ -90,18 +90,22 @@ class Gateways:
             group.create_task(self._ask_homes(namespace, gateway, ip, key))
 
     async def _get(self, ip: str, page: str, key: str, **query: float) -> Any:
-        """Raises httpx.HTTPError, ValueError."""
+        """Raises aiohttp.ClientError, TimeoutError, ValueError."""
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=WAIT_S + ANSWER_S, connect=CONNECT_S)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         host = f"[{ip}]" if ":" in ip else ip
         url = f"http://{host}:{ADMIN_PORT}{page}"
-        answer = await self._client.get(url, params=query, headers={"Authorization": f"Bearer {key}"})
-        answer.raise_for_status()
-        return answer.json()
+        async with self._session.get(
+            url, params=query, headers={"Authorization": f"Bearer {key}"}, raise_for_status=True
+        ) as answer:
+            return await answer.json()
 
     async def _ask_homes(self, namespace: str, gateway: str, ip: str, key: str) -> None:
         while True:
             try:
                 told = _homes(await self._get(ip, "/tenants", key))
-            except (httpx.HTTPError, ValueError) as error:
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 log.debug("a gateway does not tell of tenants", extra={"gateway": gateway, "error": str(error)})
             else:
                 for tenant, servers in told.items():
@@ -116,7 +120,7 @@ class Gateways:
         while True:
             try:
                 after, servers = _read(await self._get(ip, "/demand", key, after=after, wait=WAIT_S))
-            except (httpx.HTTPError, ValueError) as error:
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 log.debug("a gateway does not tell whom it wants", extra={"address": ip, "error": str(error)})
                 after, servers = -1, []
             self._note(namespace, pool, servers)
@@ -155,10 +159,6 @@ def _homes(document: Any) -> dict[str, frozenset[str]]:
         if isinstance(homes, list):
             found[name] = frozenset(home for home in homes if isinstance(home, str))
     return found
-
-
-def _client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=httpx.Timeout(WAIT_S + ANSWER_S, connect=5.0), trust_env=False)
 
 
 def _read(document: Any) -> tuple[int, list[str]]:
