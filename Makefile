@@ -65,7 +65,7 @@ down: cluster-down ## Take the demo down, with its cluster
 
 # --- figures (not part of the tests) -------------------------------------------------------------
 
-.PHONY: bench-operator bench-drain bench-gateway stress-drain
+.PHONY: bench-operator bench-drain bench-gateway stress-drain stress-gateway
 bench-operator: venv ## N tenants on simulated nodes against a bare client: N=100, or 100 and then 1000
 	$(BIN)/python -m tests.scale $(N)
 
@@ -77,3 +77,6 @@ bench-gateway: venv ## The gateway beside HAProxy, and beside no proxy
 
 stress-drain: venv ## Servers stopped for every cause, under turns: STOPS=1000, SEED=..., DRAIN=off, CLI=real
 	$(BIN)/python -m tests.stress
+
+stress-gateway: venv ## Two gateways killed, servers drained and restarted, under clients: EVENTS=200, SEED=..., KEEP=off, CLI=real
+	$(BIN)/python -m tests.stress.gateways

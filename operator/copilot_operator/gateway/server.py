@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 UTILITY: Final = 0  # as the number of a link: no client has it
 LIST_S: Final = 20.0
+MOST_LOOKED_AT: Final = 200  # sessions, of those that a server stores
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 2.0
 
@@ -120,10 +121,13 @@ class Server:
             log.warning("cannot list its sessions: %s", error, extra={"server": self.name})
             return
         sessions = answer.get("sessions") if isinstance(answer, dict) else None
-        for each in sessions if isinstance(sessions, list) else ():
-            if isinstance(each, dict) and isinstance(each.get("sessionId"), str):
-                self.stored.add(each["sessionId"])
+        found = [each for each in sessions or () if isinstance(each, dict) and isinstance(each.get("sessionId"), str)]
+        found.sort(key=lambda each: str(each.get("modifiedTime", "")), reverse=True)
+        known = [str(each["sessionId"]) for each in found]
+        self.stored.update(known)
         self.listed = True
+        for id in known[:MOST_LOOKED_AT]:
+            self.keeper.heard_of(id)  # a turn that began before this was there is heard of no more until its end
 
     def _remember(self, body: bytes) -> None:
         try:
