@@ -12,7 +12,7 @@ from copilot_operator.domain.kinds import DEPLOYMENT
 from copilot_operator.domain.naming import server_of
 from tests.cluster.layout import ROOT
 from tests.support.installation import install_api
-from tests.support.kube import NAMESPACE, Object
+from tests.support.kube import NAMESPACE, Object, conditions
 from tests.support.node import agent_of
 from tests.support.place import Place
 from tests.support.talk import TalkFailed
@@ -100,8 +100,12 @@ async def test_wait_waits_says_for_what_and_the_way_out(place: Place, provider: 
     word = a_word()
     turn = await place.in_a_turn(provider, "mia", word, 12)
     place.tenant("mia", suspended=True)
-    told = await place.until_reason("mia", "DrainOverdue")
-    assert "1 sessions left: 1 in a turn" in told["message"]
+    await place.until_reason("mia", "DrainOverdue")
+    await place.until(  # with so short a timeout it may be overdue before its sessions were counted
+        lambda: "1 sessions left: 1 in a turn" in conditions(place.get("mia"))["Ready"]["message"],
+        within_s=10, what="it says what it waits for", about="mia",
+    )  # fmt: skip
+    told = conditions(place.get("mia"))["Ready"]
     assert "drain.onTimeout: Abort" in told["message"]
     await turn
     await place.until_reason("mia", "Suspended", within_s=30)

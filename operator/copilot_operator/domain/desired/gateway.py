@@ -36,6 +36,7 @@ from copilot_operator.domain.snapshot import PoolSnapshot
 
 ADMIN_PORT: Final = 4322
 GATEWAY_UID: Final = 10003
+LEAVE_S: Final = 5
 END_S: Final = 30  # what the grace period has beyond gateway.drainTimeout
 RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
 
@@ -158,6 +159,8 @@ def _container(snapshot: PoolSnapshot, drain_s: int) -> Manifest:
         ],
         "resources": RESOURCES,
         "securityContext": LOCKED_DOWN,
+        # nodes lead new connections to it for a moment after it was told to end: it must take them until then
+        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
         "startupProbe": _probe("/livez") | {"periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": _probe("/livez") | {"periodSeconds": 15, "failureThreshold": 3},
         "readinessProbe": _probe("/readyz") | {"periodSeconds": 2, "failureThreshold": 2},
