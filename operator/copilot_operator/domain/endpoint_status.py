@@ -3,42 +3,38 @@
 How the servers are is told by the pool, once, and not by each of its thousand tenants.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from copilot_operator.api.conditions import Condition
 from copilot_operator.domain.desired.service import CLI_PORT, host
-from copilot_operator.domain.fit import misfit
 from copilot_operator.domain.manifest import Manifest
-from copilot_operator.domain.naming import gateway_of
 from copilot_operator.domain.plan import TenantPlan
 from copilot_operator.domain.snapshot import Finding, TenantSnapshot
-from copilot_operator.domain.status import Report, condition, credentials_row, event_of, merged, phase_of
+from copilot_operator.domain.status import (
+    SUSPENDED,
+    Policy,
+    Report,
+    condition,
+    credential_trouble,
+    credentials_row,
+    event_of,
+    in_the_way,
+    merged,
+    no_gateway,
+    phase_of,
+    refused,
+    unusable,
+)
 
-Policy = Callable[[TenantSnapshot], Finding | None]
 
-
-def suspended(snapshot: TenantSnapshot) -> Finding | None:
+def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """At once: it has no server of its own that would have to stop first."""
     if snapshot.spec and snapshot.spec.suspended:
-        return Finding("Suspended", "spec.suspended is true; sessions are kept, set it to false to go on")
+        return SUSPENDED
     return None
 
 
-def no_gateway(snapshot: TenantSnapshot) -> Finding | None:
-    if snapshot.gateway_ready:
-        return None
-    name = gateway_of(snapshot.pool_name)
-    return Finding("GatewayNotReady", f"No gateway of the pool is ready; see: kubectl describe deploy {name}")
-
-
-READY: Final[tuple[Policy, ...]] = (
-    lambda snapshot: snapshot.unusable or misfit(snapshot),
-    lambda snapshot: snapshot.children.obstacle,
-    lambda snapshot: snapshot.refused,
-    suspended,
-    lambda snapshot: snapshot.credential.finding if snapshot.credential else None,
-    no_gateway,
-)
+READY: Final[tuple[Policy, ...]] = (unusable, in_the_way, refused, suspended, credential_trouble, no_gateway)
 SHARED: Final = Finding("Shared", "Servers and volumes are the pool's, and so is what is told of them")
 
 
@@ -47,7 +43,7 @@ def endpoint_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
     if snapshot.deleted or snapshot.lacks_token:
         return Report()
     old: Manifest = snapshot.raw.get("status") or {}
-    found = next((finding for policy in READY if (finding := policy(snapshot))), None)
+    found = next((finding for policy in READY if (finding := policy(snapshot, plan))), None)
     status: Manifest = {
         "phase": phase_of(found),
         "observedGeneration": snapshot.raw["metadata"].get("generation", 1),

@@ -26,6 +26,8 @@ MAX_MESSAGE: Final = 4096  # what the CRD allows a condition
 LATE: Final = timedelta(seconds=10)  # what should have come by now is looked after this often
 SETTLING: Final = timedelta(seconds=15)  # how long a start may look troubled (volumes, scheduling) before it is
 
+SUSPENDED: Final = Finding("Suspended", "spec.suspended is true; sessions are kept, set it to false to go on")
+
 
 @dataclass(frozen=True)
 class Event:
@@ -120,7 +122,7 @@ def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     if plan.move and plan.move.stage == Stage.STOPPED and snapshot.held_down:
         if snapshot.is_seat:
             return Finding("ScaledIn", "It starts when spec.shared.replicas grows, or a request wants what it stores")
-        return Finding("Suspended", "spec.suspended is true; sessions are kept, set it to false to go on")
+        return SUSPENDED
     return None
 
 
@@ -182,13 +184,8 @@ def misfortune(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
 def no_gateway(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     if snapshot.gateway_ready:
         return None
-    return Finding(
-        "GatewayNotReady", f"No gateway of the pool is ready; see: kubectl describe deploy {_gateway(snapshot)}"
-    )
-
-
-def _gateway(snapshot: TenantSnapshot) -> str:
-    return gateway_of(snapshot.pool_name) if snapshot.spec else ""
+    name = gateway_of(snapshot.pool_name)
+    return Finding("GatewayNotReady", f"No gateway of the pool is ready; see: kubectl describe deploy {name}")
 
 
 READY: Final[tuple[Policy, ...]] = (

@@ -54,7 +54,6 @@ class Keeper:
         self._looked_at: dict[str, float] = {}
         self._looks: dict[str, asyncio.TimerHandle] = {}  # that are due
         self._tasks: set[asyncio.Task[None]] = set()
-        self.bytes = 0  # of events that came only because of what is kept
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -68,7 +67,6 @@ class Keeper:
 
     def event(self, body: bytes) -> None:
         """A ``session.event`` over the utility link."""
-        self.bytes += len(body)
         head = wire.event_head(body)
         kept = self._kept.get(head.session_id) if head is not None else None
         if head is None or kept is None:

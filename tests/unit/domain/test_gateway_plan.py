@@ -16,6 +16,7 @@ from copilot_operator.domain.desired.connection import connection
 from copilot_operator.domain.desired.service import service
 from copilot_operator.domain.desired.tenant_entry import gateway_entry
 from copilot_operator.domain.drain import Intent, Why
+from copilot_operator.domain.endpoint_status import endpoint_report
 from copilot_operator.domain.kinds import DEPLOYMENT, NETWORK_POLICY, SECRET, Kind
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import gateway_of
@@ -28,6 +29,7 @@ from copilot_operator.domain.steps import Apply, Delete, Label
 from copilot_operator.domain.tenant_tokens import CODE_LENGTH, code_of, fingerprint, token_of
 from copilot_operator.gateway.config_files import PoolFile
 from tests.support.snapshots import (
+    NO_SECRET,
     NOW,
     a_pod,
     a_pool,
@@ -281,3 +283,25 @@ def test_what_is_stored_stays_in_its_secret_and_all_that_is_wanted_is_in_one(
     for name, values in held.items():
         assert set(values) & set(wanted) <= set(found[name])
     assert sharded(found, wanted, lambda number: f"s{number}") == found
+
+
+@pytest.mark.parametrize(
+    ("more", "phase", "reason"),
+    [
+        ({}, "Ready", "EndpointReady"),
+        ({"tenant": a_tenant(fields={"suspended": True}), "gateway_ready": False}, "Suspended", "Suspended"),
+        ({"gateway_ready": False}, "Starting", "GatewayNotReady"),
+        ({"tenant": a_tenant(fields={"deletionPolicy": "Retain"})}, "Failed", "InvalidSpec"),
+        ({"credential": NO_SECRET}, "Failed", "SecretNotFound"),
+    ],
+    ids=str,
+)
+def test_a_tenant_without_a_server_of_its_own_is_told_whether_it_can_connect(
+    more: dict[str, Any], phase: str, reason: str
+) -> None:
+    pool = a_pool(BEHIND_ONE | {"isolation": "Shared", "shared": {"replicas": 1}})
+    snapshot = a_snapshot(pool=pool, token=None, tenant_token="tenants-own", **more)
+    status = endpoint_report(snapshot, plan_tenant(snapshot)).status
+    assert status
+    ready = next(each for each in status["conditions"] if each["type"] == "Ready")
+    assert (status["phase"], ready["reason"]) == (phase, reason)
