@@ -11,6 +11,8 @@ COMMANDS: Final = {
     "run": ("copilot_operator.app", "the operator"),
     "agent": ("copilot_operator.agent.main", "the sidecar of a CLI server"),
     "gateway": ("copilot_operator.gateway.main", "the data plane of a pool"),
+    "export": ("copilot_operator.export.main", "servers as plain Kubernetes, or for Azure Container Instances"),
+    "sbom": ("copilot_operator.ops.sbom", "what it consists of, as CycloneDX (JSON)"),
     "crds": ("copilot_operator.api.crd", "write the CustomResourceDefinitions"),
 }
 

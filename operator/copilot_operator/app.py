@@ -19,32 +19,51 @@ import kopf
 from kopf._core.engines.peering import Identity  # else kopf asks for our user's name, and our user has none
 from prometheus_client.core import Metric
 
+from copilot_operator.api.duration import duration_s
 from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import AccessError, KubeApi, load_access
+from copilot_operator.cluster.credentials import Credentials
 from copilot_operator.cluster.errors import Absent, ApiError
 from copilot_operator.cluster.execute import Executor
-from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost
+from copilot_operator.cluster.fitness import Fitness
+from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost, told_of
 from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.observe import LeaseName, owner_key, record, registry, settings
 from copilot_operator.cluster.pools import Pools
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.resync import PERIOD_S, Resync
+from copilot_operator.cluster.rivals import Rivals
 from copilot_operator.cluster.rollouts import Rollouts
+from copilot_operator.cluster.starts import Starts
 from copilot_operator.cluster.storage import StorageClasses
 from copilot_operator.cluster.tenants import Tenants
+from copilot_operator.cluster.vault import SecretVault
+from copilot_operator.credentials.github import GitHub
+from copilot_operator.credentials.minter import Minter, Owner, Wanted
+from copilot_operator.domain.erasure import codes_of, noted, orders
 from copilot_operator.domain.kinds import DEPLOYMENT, NODE, POD, POOL, SECRET, TENANT, Kind
-from copilot_operator.domain.lifecycle import Move, outcome
+from copilot_operator.domain.lifecycle import Move, Stage, outcome
 from copilot_operator.domain.manifest import Manifest, annotations_of, labels_of
-from copilot_operator.domain.naming import PAUSED_ANNOTATION, RESTARTED_AT_ANNOTATION, USABLE_LABEL, server_of
+from copilot_operator.domain.naming import (
+    PAUSED_ANNOTATION,
+    RESTARTED_AT_ANNOTATION,
+    USABLE_LABEL,
+    minted_token,
+    server_of,
+)
 from copilot_operator.domain.nodes import leaving
 from copilot_operator.domain.rollout import standing_of
 from copilot_operator.domain.seats import pool_of_seat
-from copilot_operator.domain.snapshot import GatewayView, PoolSnapshot, ServerState, Settings, TenantSnapshot
+from copilot_operator.domain.snapshot import Finding, GatewayView, PoolSnapshot, ServerState, Settings, TenantSnapshot
 from copilot_operator.engine.queue import WorkQueue
 from copilot_operator.engine.workers import Workers
 from copilot_operator.ops import logs, web
-from copilot_operator.ops.metrics import Metrics, counter, gauge
+from copilot_operator.ops.metrics import Metrics, counter, gauge, labelled
+from copilot_operator.page import web as page
+from copilot_operator.page.recent import Recent
+from copilot_operator.page.rows import Row, live_row
+from copilot_operator.page.snapshot import Snapshots
 from copilot_operator.servers.fleet import Fleet
 from copilot_operator.servers.gateways import Gateways
 from copilot_operator.settings import OperatorSettings, SettingsError
@@ -65,13 +84,14 @@ class Router:
     """From an object that changed to the keys that must look again.
 
     ``members`` lists who has a server in a pool (namespace, name); ``asked`` hears of each pool whose tenants must all
-    look again.
+    look again; ``secret_news`` of each pool or tenant whose Secret with a token or key has changed.
     """
 
     cache: Cache
     queue: WorkQueue[WorkKey]
     members: Callable[[str, str], list[str]]
     asked: Callable[[str, str], None] = lambda namespace, pool: None
+    secret_news: Callable[[WorkKey], None] = lambda owner: None
     told_at: dict[Kind, float] = field(default_factory=dict)  # last watch event, by kind
     decided: dict[WorkKey, tuple[object, ...]] = field(default_factory=dict)  # what of a pool its tenants depend on
     doubtful: set[WorkKey] = field(default_factory=set)  # may be gone themselves, since a child of theirs vanished
@@ -95,6 +115,8 @@ class Router:
             self.wake_tenants(namespace, manifest["metadata"]["name"])
         elif kind == SECRET and labels_of(manifest).get(USABLE_LABEL) == "true":
             self.secret_changed(namespace, manifest["metadata"]["name"])
+        elif kind == SECRET and key and key[0] == POOL and manifest["metadata"]["name"] == minted_token(POOL, key[2]):
+            self.wake_tenants(namespace, key[2])  # their servers must start again to have it
         elif kind == DEPLOYMENT and key and key[0] == TENANT:
             self.counts_changed(namespace, key[2])
         elif kind == NODE:
@@ -126,9 +148,11 @@ class Router:
 
     def secret_changed(self, namespace: str, secret: str) -> None:
         for tenant in self.cache.users_of(TENANT, namespace, secret):
+            self.secret_news((TENANT, namespace, tenant))
             self.queue.add((TENANT, namespace, tenant))
             self.counts_changed(namespace, tenant)  # its pool tells the gateway
         for pool in self.cache.users_of(POOL, namespace, secret):
+            self.secret_news((POOL, namespace, pool))
             self.queue.add((POOL, namespace, pool))
             self.wake_tenants(namespace, pool)
 
@@ -163,6 +187,24 @@ def pool_named(tenant: Manifest) -> str:
     return str(((tenant.get("spec") or {}).get("poolRef") or {}).get("name", ""))
 
 
+def own_app(snapshot: TenantSnapshot | None) -> Wanted | None:
+    """The tenant's own GitHub App; that of its pool is the pool's business."""
+    if snapshot is None or snapshot.spec is None or snapshot.spec.auth is None or snapshot.pool is None:
+        return None
+    found, uid = snapshot.credential, snapshot.raw["metadata"]["uid"]
+    if found is None or found.app is None or not snapshot.has_server:
+        return None
+    return Wanted(found.app, uid, duration_s(snapshot.pool.spec.drain.timeout), found.token)
+
+
+def app_of(pool: PoolSnapshot | None) -> Wanted | None:
+    """The pool's GitHub App."""
+    if pool is None or pool.spec is None or pool.credential is None or pool.credential.app is None:
+        return None
+    found, uid = pool.credential, pool.raw["metadata"]["uid"]
+    return Wanted(pool.credential.app, uid, duration_s(pool.spec.drain.timeout), found.token)
+
+
 class KindGone(Exception):
     """The API server does not know a kind any more that is watched."""
 
@@ -178,15 +220,29 @@ class Operator:
         self.cache = Cache()
         self.queue: WorkQueue[WorkKey] = WorkQueue()
         clock = asyncio.get_running_loop().time
-        self.rollouts = Rollouts(self._servers_of, self._turns_came, self._pool_due, clock)
-        self.gateways = Gateways(self._pool_due, self._told_of)
-        self.members = Members(self.cache, self._state_of, self.gateways.demanded, self.gateways.homes)
+        self.rollouts = Rollouts(self._servers_of, self._servers_due, self._pool_due, clock)
+        self.gateways = Gateways(self._demand_changed, self._told_of, self._pool_due)
+        self.members = Members(
+            self.cache,
+            self._state_of,
+            self.gateways.demanded,
+            self.gateways.homes,
+            self._stored_of,
+            self.gateways.sessions,
+            self.gateways.held,
+            self.gateways.waits,
+        )
         self.router = Router(self.cache, self.queue, self.members.names, self.rollouts.asked)
-        self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity)
-        self.fleet = Fleet(self._told_of, metrics.measured_ping)
+        rivals = Rivals(api.apart(), own.namespace, LEASE_NAME)
+        self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity, rivals.acting)
+        self.fitness = Fitness(api)
+        self.fleet = Fleet(self._told_of, metrics.measured_ping, self.gateways.cordoned)
+        self.starts = Starts(own.most_starts, self._may_start, asyncio.get_running_loop().call_later, clock)
         self.resync = Resync(api, self.cache, self.router.changed)
         installation = Settings(own.agent_image, own.namespace, own.cluster_domain)
-        pools = Pools(api, self.cache, installation, self.rollouts, self.members)
+        failures: dict[Owner, Finding] = {}
+        credentials = Credentials(api, self.cache, failures)
+        pools = Pools(api, self.cache, installation, self.rollouts, self.members, credentials)
         tenants = Tenants(
             api,
             self.cache,
@@ -194,14 +250,22 @@ class Operator:
             StorageClasses(api),
             self.fleet.view,
             pools,
+            self.starts,
             unreadable=self.resync.forbidden,
+            refused=self.gateways.refused,
         )
         answers = Answers(self.cache, self.router.changed)
         executor = Executor(api, answers, self.lease.valid)
+        recent = Recent()
+        self.snapshots = Snapshots(self.cache, self._replica, recent.events, self._seat_status, self._live)
         self.reconciler = Reconciler(
             api, self.cache, answers, tenants, pools, executor, self.lease.valid, self._follow, self._tokens_written,
             self.router.wake_tenants, self._follow_pool, self._seats_changed, self._pool_due_soon, self.router.doubtful,
+            recent.note,
         )  # fmt: skip
+        vault = SecretVault(api, self.cache, answers)
+        self.minter = Minter(GitHub(), vault, failures, self._token_failed, self.lease.valid)
+        self.router.secret_news = self.minter.try_now
         self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
         self.synced_at: float | None = None
         self.heartbeat_at = asyncio.get_running_loop().time()
@@ -246,18 +310,20 @@ class Operator:
             raise
 
     async def _first_resync(self, stop: asyncio.Event) -> None:
-        """Nothing is decided before everything was seen. Waits for the CRDs and for the API server."""
+        """Nothing is decided before everything was seen. Waits for the API server and CRDs of this version."""
         while not stop.is_set():
             try:
-                await self.resync.run_once()
+                if fit := await self.fitness.look():
+                    await self.resync.run_once()
             except Absent as error:
                 log.warning("the CRDs are missing, apply crds/", extra={"error": str(error)})
             except ApiError as error:
                 log.warning("the API server can't be read yet", extra={"error": str(error)})
             else:
-                self.resync.missed.clear()
-                self.synced_at = asyncio.get_running_loop().time()
-                return
+                if fit:
+                    self.resync.missed.clear()
+                    self.synced_at = asyncio.get_running_loop().time()
+                    return
             try:
                 async with asyncio.timeout(2.0):
                     await stop.wait()
@@ -272,6 +338,7 @@ class Operator:
             group.create_task(self.workers.run(), name="workers")
             group.create_task(self.fleet.run(), name="fleet")
             group.create_task(self.gateways.run(), name="gateways")
+            group.create_task(self.minter.run(), name="minter")
             group.create_task(self._resync_for_ever(), name="resync")
 
     async def _resync_for_ever(self) -> None:
@@ -295,17 +362,37 @@ class Operator:
             cause = move.cause.why.value if move.cause else "Silence"
             self.metrics.stopped(cause, outcome(snapshot), snapshot.drain.cut if snapshot.drain else 0)
         self.fleet.follow(namespace, name, snapshot, move)
+        self._follow_start(namespace, name, snapshot, move)
+        if not pool_of_seat(name):
+            self.minter.follow((TENANT, namespace, name), own_app(snapshot))
         if snapshot is None:
             self.rollouts.forget(namespace, server_of(name))
         elif snapshot.has_server:
             self.rollouts.report(namespace, pool_named(snapshot.raw), snapshot.server, standing_of(snapshot, move))
-        if snapshot and snapshot.pool and snapshot.spec and snapshot.lacks_token:
+        if snapshot and snapshot.pool and snapshot.spec and (snapshot.lacks_token or not snapshot.token_told):
             self.queue.add_after((POOL, namespace, snapshot.spec.pool_ref.name), NEW_TENANTS_S)
+
+    def _follow_start(self, namespace: str, name: str, snapshot: TenantSnapshot | None, move: Move | None) -> None:
+        server = (namespace, server_of(name))
+        if snapshot is None or (move and move.stage is not Stage.STARTING and snapshot.waits_behind is None):
+            self.starts.is_done(server)
+
+    def _may_start(self, server: tuple[str, str]) -> None:
+        namespace, name = server
+        live = self.cache.get(DEPLOYMENT, namespace, name)
+        if live and (key := owner_key(DEPLOYMENT, live)):
+            self.queue.add(key)
 
     def _told_of(self, namespace: str, name: str) -> None:
         self.queue.add((TENANT, namespace, name))
+        server, pool = (namespace, server_of(name)), pool_of_seat(name)
+        state = self._state_of(*server)
+        if pool and (server in self.fleet.inventory.erasing() or (state and state.wait_for_room)):
+            self._pool_due(namespace, pool)  # which may need another server
 
     def _tokens_written(self, snapshot: PoolSnapshot) -> None:
+        if [*snapshot.gateway.erasures] != noted(snapshot.gateway.tenants):
+            self._pool_due_soon(snapshot.namespace, snapshot.name)  # servers are told of what is noted, not before
         first = bool(snapshot.spec and snapshot.spec.gateway.enabled and not snapshot.gateway.key_stored)
         for tenant in self.router.everybody(snapshot.namespace, snapshot.name):
             if first or server_of(tenant) in snapshot.new_tokens:
@@ -317,11 +404,35 @@ class Operator:
     def _state_of(self, namespace: str, server: str) -> ServerState | None:
         return self.fleet.inventory.state(namespace, server)
 
+    def _stored_of(self, namespace: str, server: str) -> int | None:
+        return self.fleet.inventory.stored(namespace, server)
+
+    def _replica(self) -> dict[str, object]:
+        """Who we are and who leads, by the names of pods."""
+        names = [identity.rpartition("-")[0] for identity in (self.lease.identity, self.lease.holder)]
+        return {"name": names[0], "leads": self.lease.valid(), "leader": names[1], "synced": self.synced_at is not None}
+
+    def _seat_status(self, namespace: str, seat: str) -> Manifest:
+        return self.members.statuses.get((namespace, seat), {})
+
+    def _live(self, namespace: str, server: str) -> Row | None:
+        reading, state, _ = self.fleet.view(namespace, server)
+        return live_row(reading, state) if self.lease.valid() else None
+
     def _follow_pool(self, namespace: str, pool: str, snapshot: PoolSnapshot | None) -> None:
-        """Ask its gateways whom they want."""
+        """Ask its gateways whom they want, and keep the token of its GitHub App fresh."""
+        self.minter.follow((POOL, namespace, pool), app_of(snapshot))
         view = snapshot.gateway if snapshot else GatewayView()
         pods = {pod.name: pod.ip for pod in view.pods if pod.ip and pod.ready and not pod.terminating}
         self.gateways.follow(namespace, pool, pods, view.admin_key)
+        stored = [] if snapshot is None or snapshot.paused else noted(view.tenants)
+        self.fleet.inventory.erase(namespace, pool, orders(pool, stored, codes_of(view.entries)))
+
+    def _token_failed(self, owner: Owner) -> None:
+        kind, namespace, name = owner
+        self.queue.add(owner)
+        if kind == POOL:
+            self.router.wake_tenants(namespace, name)
 
     def _seats_changed(self, namespace: str, seats: Iterable[str]) -> None:
         for seat in seats:
@@ -330,10 +441,14 @@ class Operator:
     def _pool_due_soon(self, namespace: str, pool: str) -> None:
         self.queue.add_after((POOL, namespace, pool), POOL_STATUS_S)
 
-    def _turns_came(self, namespace: str, pool: str, servers: frozenset[str]) -> None:
+    def _servers_due(self, namespace: str, pool: str, servers: frozenset[str]) -> None:
         for name in self.members.names(namespace, pool):
             if server_of(name) in servers:
                 self.queue.add((TENANT, namespace, name))
+
+    def _demand_changed(self, namespace: str, pool: str, server: str) -> None:
+        self._pool_due(namespace, pool)
+        self._servers_due(namespace, pool, frozenset({server}))
 
     def _pool_due(self, namespace: str, pool: str) -> None:
         self.queue.add((POOL, namespace, pool))
@@ -361,7 +476,9 @@ class Operator:
         return ""
 
     def not_ready(self) -> str:
-        return self.not_live() if self.synced_at else "not everything was listed yet"
+        if not self.synced_at:
+            return self.fitness.why_not or "not everything was listed yet"
+        return told_of(self.lease.rival) if self.lease.rival else self.not_live()
 
     def _figures(self) -> Iterator[Metric]:
         requests = self.api.requests.items()
@@ -373,8 +490,36 @@ class Operator:
         yield gauge("copilot_operator_drains", "Drains under way by phase", self.fleet.drains.counts(), "phase")
         activity = self.fleet.inventory.counts()
         yield gauge("copilot_operator_server_activity", "Servers by what their agents say", activity, "activity")
+        yield gauge("copilot_operator_starts", "Servers that start, and that wait to", self.starts.counts(), "state")
         yield gauge("copilot_operator_wanted_servers", "Servers for which requests are held", self.gateways.count())
+        pending = {
+            (namespace, code) for (namespace, _), codes in self.fleet.inventory.erasing().items() for code in codes
+        }
+        yield gauge(
+            "copilot_operator_pending_erasures", "Deleted tenants whose sessions are not all erased", len(pending)
+        )
         yield gauge("copilot_operator_sessions", "Sessions by state", self.fleet.inventory.sessions(), "state")
+        yield from pool_figures(self.members, self.cache.keys(POOL) if self.lease.valid() else ())
+
+
+def pool_figures(members: Members, pools: Iterable[tuple[str, str]]) -> Iterator[Metric]:
+    """What a HorizontalPodAutoscaler or KEDA scales Shared pools by (docs/scaling.md); the leader alone knows."""
+    known = {key: found for key in pools if (found := members.sessions(*key)) is not None}
+    slots = [(key, float(most)) for key in known if (most := members.slots(*key)) is not None]
+    sessions = [((*key, state), float(count)) for key, found in known.items() for state, count in found.items()]
+    yield labelled(
+        "copilot_operator_pool_sessions",
+        "Sessions of a Shared pool that need room: loaded, waiting for it at their server, held because no server "
+        "takes them. Of the leader alone; left out while a ready server has not been counted",
+        sessions,
+        ["pool_namespace", "pool", "state"],
+    )
+    yield labelled(
+        "copilot_operator_pool_session_slots",
+        "Sessions that each server of a Shared pool may have loaded (sessions.maxConcurrent)",
+        slots,
+        ["pool_namespace", "pool"],
+    )
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
@@ -400,7 +545,12 @@ async def run(own: OperatorSettings) -> int:
         return 2
     async with KubeApi(access) as api:
         operator = Operator(own, api, metrics)
-        server = await web.serve(own.port, live=operator.not_live, ready=operator.not_ready, metrics=metrics)
+        served = [await web.serve(own.port, live=operator.not_live, ready=operator.not_ready, metrics=metrics)]
+        if own.page_port is not None:
+            try:
+                served.append(await page.serve(own.page_port, operator.snapshots))
+            except OSError as error:  # nothing else hangs on it
+                log.error("no status page: its port can't be had", extra={"port": own.page_port, "error": str(error)})
         stop_on_signals(stop)
         try:
             await operator.run(stop)
@@ -408,7 +558,8 @@ async def run(own: OperatorSettings) -> int:
             log.error("stops acting", extra={"error": str(error)})
             return 1
         finally:
-            await server.cleanup()
+            for each in served:
+                await each.cleanup()
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
+PAGE_PORT: Final = "COPILOT_OPERATOR_PAGE_PORT"
 
 
 class SettingsError(ValueError):
@@ -17,7 +18,8 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class OperatorSettings:
-    """``agent_image``: image of sidecars and gateways, which is the operator's own. ``cluster_domain``: of Services."""
+    """``agent_image``: image of sidecars and gateways, which is the operator's own. ``cluster_domain``: of Services.
+    ``most_starts``: servers that are woken at the same time. ``page_port``: of the status page; None: there is none."""
 
     agent_image: str
     namespace: str
@@ -25,7 +27,9 @@ class OperatorSettings:
     port: int = 8080
     log_level: str = "info"
     workers: int = 24
+    most_starts: int = 50
     cluster_domain: str = "cluster.local"
+    page_port: int | None = None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> "OperatorSettings":
@@ -40,7 +44,9 @@ class OperatorSettings:
             port=_whole_number(env, "COPILOT_OPERATOR_PORT", 8080, least=0),
             log_level=env.get("COPILOT_OPERATOR_LOG_LEVEL", "info"),
             workers=_whole_number(env, "COPILOT_OPERATOR_WORKERS", 24, least=1),
+            most_starts=_whole_number(env, "COPILOT_OPERATOR_MOST_STARTS", 50, least=1),
             cluster_domain=env.get("COPILOT_OPERATOR_CLUSTER_DOMAIN") or _cluster_domain(RESOLV_CONF),
+            page_port=_whole_number(env, PAGE_PORT, 0, least=0) if env.get(PAGE_PORT) else None,
         )
 
 

@@ -20,7 +20,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kind", choices=KINDS, help="default: kind where Docker answers, else embedded")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="have the cluster running")
-    up.add_argument("--audit", action="store_true", help="keep a log of all writes (embedded only)")
+    up.add_argument(
+        "--audit", action="store_true", help="keep a log of writes and of what service accounts do (embedded only)"
+    )
     commands.add_parser("down", help="end it and remove all that it made")
     commands.add_parser("status", help="say what runs; exits 1 when the cluster is not up")
     commands.add_parser("env", help='settings of a shell: eval "$(python3 -m tests.cluster env)"')

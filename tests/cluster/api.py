@@ -30,7 +30,8 @@ class Cluster(ABC):
 
     @abstractmethod
     def up(self, *, audit: bool = False) -> None:
-        """Have the cluster running; audit: keep a log of all writes (embedded only)."""
+        """Have the cluster running; audit: keep a log of all writes, and of all that service accounts do (embedded
+        only)."""
 
     @abstractmethod
     def down(self) -> None:
@@ -41,6 +42,10 @@ class Cluster(ABC):
 
     @abstractmethod
     def status(self) -> dict[str, Any]: ...
+
+    def audit_log(self) -> Path | None:
+        """The log that ``up(audit=True)`` has the API server keep; None if there is none."""
+        return None
 
     @abstractmethod
     def load_image(self, tar: Path) -> None:

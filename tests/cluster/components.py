@@ -37,7 +37,9 @@ IDENTITIES = {
 STORAGE_NAMESPACE = "local-path-storage"
 STORAGE_ACCOUNT = "local-path-provisioner"
 STORAGE_CLASS = "standard"
+SHARED_CLASS = "shared"  # its volumes may be mounted by several pods on several nodes (ReadWriteMany)
 PROVISIONER = "rancher.io/local-path"
+SHARED_PROVISIONER = "rancher.io/shared-path"
 
 # The defaults (20 to 50 requests a second) would be what a test of a thousand objects measures.
 CLIENT_RATE = ["--kube-api-qps=500", "--kube-api-burst=1000"]
@@ -160,20 +162,24 @@ class Plan:
         listen, domain = f"--listen={NODE_ADDRESS}:53", f"--domain={CLUSTER_DOMAIN}"
         return self.kube("dns", f"--kubeconfig={self.layout.kubeconfig}", listen, domain)
 
-    def provisioner(self) -> Component:
+    def provisioners(self) -> list[Component]:
+        """Of the default storage class, and of the one whose volumes are shared."""
+        return [self._provisioner("local-path", PROVISIONER), self._provisioner("shared-path", SHARED_PROVISIONER)]
+
+    def _provisioner(self, name: str, provisioner: str) -> Component:
         return Component(
-            "local-path-provisioner",
+            f"{name}-provisioner",
             [
                 str(self.programs / "local-path-provisioner"),
                 "start",
                 f"--kubeconfig={self.layout.kubeconfig}",
-                f"--config={self.layout.config}/local-path.json",
+                f"--config={self.layout.config}/{name}.json",
                 f"--helper-pod-file={self.layout.config}/helper-pod.yaml",
                 f"--helper-image={BUSYBOX_IMAGE}",
                 f"--namespace={STORAGE_NAMESPACE}",
                 f"--service-account-name={STORAGE_ACCOUNT}",
                 "--configmap-name=local-path-config",
-                f"--provisioner-name={PROVISIONER}",
+                f"--provisioner-name={provisioner}",
                 "--worker-threads=16",
             ],
         )
@@ -199,6 +205,7 @@ class Plan:
             "local-path.json": {
                 "nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [f"{self.layout.bulk}/volumes"]}]
             },
+            "shared-path.json": {"sharedFileSystemPath": f"{self.layout.bulk}/shared-volumes"},
             "helper-pod.yaml": _helper_pod(),
             "audit.json": _audit_policy(),
         }
@@ -342,8 +349,15 @@ def _helper_pod() -> dict[str, Any]:
 
 
 def _audit_policy() -> dict[str, Any]:
+    """What is written, and all that service accounts ask for but Kubernetes' own."""
     reads = {"level": "None", "verbs": ["get", "list", "watch"]}
-    rules = [{"level": "None", "resources": [{"group": "coordination.k8s.io"}]}, reads, {"level": "Metadata"}]
+    rules = [
+        reads | {"userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None", "resources": [{"group": "coordination.k8s.io"}]},
+        reads,
+        {"level": "Metadata"},
+    ]
     return {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}
 
 
@@ -374,7 +388,7 @@ def dns_objects() -> list[tuple[str, dict[str, Any]]]:
 
 
 def storage_objects() -> list[tuple[str, dict[str, Any]]]:
-    """The default storage class and what its provisioner reads: (collection's path, object)."""
+    """The storage classes and what its provisioner reads: (collection's path, object)."""
     scripts = {"setup": 'mkdir -m 0777 -p "$VOL_DIR"\n', "teardown": 'rm -rf "$VOL_DIR"\n'}
     core = "/api/v1/namespaces"
     return [
@@ -387,19 +401,25 @@ def storage_objects() -> list[tuple[str, dict[str, Any]]]:
             f"{core}/{STORAGE_NAMESPACE}/configmaps",
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "local-path-config"}, "data": scripts},
         ),
-        (
-            "/apis/storage.k8s.io/v1/storageclasses",
-            {
-                "apiVersion": "storage.k8s.io/v1",
-                "kind": "StorageClass",
-                "metadata": {
-                    "name": STORAGE_CLASS,
-                    "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        *(
+            (
+                "/apis/storage.k8s.io/v1/storageclasses",
+                {
+                    "apiVersion": "storage.k8s.io/v1",
+                    "kind": "StorageClass",
+                    "metadata": {
+                        "name": name,
+                        "annotations": {"storageclass.kubernetes.io/is-default-class": default},
+                    },
+                    "provisioner": provisioner,
+                    "reclaimPolicy": "Delete",
+                    "volumeBindingMode": "WaitForFirstConsumer",
                 },
-                "provisioner": PROVISIONER,
-                "reclaimPolicy": "Delete",
-                "volumeBindingMode": "WaitForFirstConsumer",
-            },
+            )
+            for name, provisioner, default in (
+                (STORAGE_CLASS, PROVISIONER, "true"),
+                (SHARED_CLASS, SHARED_PROVISIONER, "false"),
+            )
         ),
     ]
 

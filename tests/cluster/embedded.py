@@ -92,6 +92,10 @@ class EmbeddedCluster(Cluster):
 
     # --- what tests use ---
 
+    def audit_log(self) -> Path | None:
+        log = self.layout.logs / "audit.log"
+        return log if log.is_file() else None
+
     def in_network(self, argv: Sequence[str | Path]) -> list[str]:
         resolver = f'mount --bind {self.layout.resolv_conf} "$(readlink -f /etc/resolv.conf)"; exec "$@"'
         own_view = ["unshare", "--mount", "--propagation", "private", "sh", "-c", resolver, "sh"]
@@ -134,7 +138,7 @@ class EmbeddedCluster(Cluster):
         hint = lambda: self._log("kube-apiserver")  # noqa: E731
         wait_until(ready, timeout_s=timeout_s, what="API server ready again", hint=hint)
         # Their patience with an absent server grows to half a minute, which a test would wait for.
-        for name in ("kube-controller-manager", "kube-scheduler", "local-path-provisioner"):
+        for name in ("kube-controller-manager", "kube-scheduler", "local-path-provisioner", "shared-path-provisioner"):
             self.stop_component(name)
             self.start_component(name)
 
@@ -167,7 +171,7 @@ class EmbeddedCluster(Cluster):
             self._open_forwarder(listener)
         early = [plan.containerd(), plan.etcd(), plan.api_server()]
         late = [plan.controller_manager(), plan.scheduler(), plan.kubelet(), plan.kube_proxy(), plan.dns()]
-        everything = [*early, *late, plan.provisioner()]
+        everything = [*early, *late, *plan.provisioners()]
         self._note(components={component.name: component.argv for component in everything})
         for component in early:
             self._run(component)
@@ -181,7 +185,8 @@ class EmbeddedCluster(Cluster):
                 self._create(api, path, thing)
             images.result()
         self._await(lambda: _node_ready(api), 60, f"node {NODE_NAME} Ready", [*early, *late])
-        self._run(plan.provisioner())
+        for provisioner in plan.provisioners():
+            self._run(provisioner)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self._await(lambda: bool(api.get(account)), 30, "the first service account", everything)
         self._note(ready=True)

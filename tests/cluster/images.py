@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.cluster.image_builders import Buildah, builder
 from tests.cluster.image_cache import cache_directory, digest, digest_of_tree, forget_siblings, made_once
 from tests.cluster.image_npm import cli_package, cli_tarball, pinned_cli
-from tests.cluster.image_wheels import dependency_wheels, project_wheel
+from tests.cluster.image_wheels import LOCK, dependency_wheels, project_wheel
 
 __all__ = ["CLI_IMAGE", "OPERATOR_IMAGE", "cli_image", "cli_package", "main", "operator_image"]
 
@@ -47,7 +47,7 @@ def cli_image(*, again: bool = False) -> Path:
 def operator_image(*, again: bool = False) -> Path:
     """Return the archive of ``OPERATOR_IMAGE``."""
     dockerfile = RECIPES / "operator" / "Dockerfile"
-    key = digest(builder().base_key, dockerfile, PROJECT / "pyproject.toml", digest_of_tree(SOURCE))
+    key = digest(builder().base_key, dockerfile, LOCK, PROJECT / "pyproject.toml", digest_of_tree(SOURCE))
 
     def build(archive: Path, context: Path) -> None:
         wheels = dependency_wheels(again=again)

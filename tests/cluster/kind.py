@@ -44,8 +44,10 @@ class KindCluster(Cluster):
         config.write_text(json.dumps(CONFIG))
         if self._exists():
             self._kind("delete", "cluster", timeout_s=120)
-        files = [f"--config={config}", f"--kubeconfig={self.kubeconfig}"]
-        self._kind("create", "cluster", *files, "--wait=120s", timeout_s=600)
+        words = [f"--config={config}", f"--kubeconfig={self.kubeconfig}"]
+        if image := os.environ.get("COPILOT_KIND_NODE"):
+            words.append(f"--image={image}")
+        self._kind("create", "cluster", *words, "--wait=120s", timeout_s=600)
         self._write_inside()
 
     def down(self) -> None:

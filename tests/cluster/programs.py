@@ -42,7 +42,7 @@ def ensure_kube() -> Path:
     target = cache_directory() / "programs" / f"kube-{digest.hexdigest()[:16]}"
     if _complete(target):
         return target
-    with _lock("kube"):
+    with lock("kube"):
         if _complete(target):
             return target
         print(f"cluster: compiling Kubernetes {KUBERNETES_VERSION} (6 to 10 minutes the first time)", flush=True)
@@ -64,7 +64,7 @@ def ensure_kwok() -> tuple[Path, Path]:
     program, stages = target / "kwok", target / "stages.yaml"
     if stages.is_file():
         return program, stages
-    with _lock("kwok"):
+    with lock("kwok"):
         if stages.is_file():
             return program, stages
         print(f"cluster: compiling kwok {version}", flush=True)
@@ -87,6 +87,25 @@ def ensure_kwok() -> tuple[Path, Path]:
         go_mod.unlink()
         stages.write_text("\n---\n".join(texts))
     return program, stages
+
+
+def ensure_program(name: str, package: str) -> Path:
+    """The program ``name`` of a Go package, given with its version (``module/cmd/name@v1.2.3``)."""
+    version = package.rpartition("@")[2]
+    program = cache_directory() / "programs" / f"{name}-{version}-{platform.machine()}" / name
+    if program.is_file():
+        return program
+    with lock(name):
+        if program.is_file():
+            return program
+        print(f"cluster: compiling {name} {version}", flush=True)
+        partial = program.parent.with_name(program.parent.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        command = ["install", "-trimpath", "-ldflags", "-s -w", package]
+        _go(command, cwd=partial, log=partial / "build.log", timeout_s=900, GOBIN=str(partial))
+        partial.rename(program.parent)
+    return program
 
 
 def go() -> str:
@@ -155,7 +174,7 @@ def _complete(target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
+def lock(name: str) -> Iterator[None]:
     """One compilation at a time; whoever waited finds its result."""
     directory = cache_directory() / "programs"
     directory.mkdir(parents=True, exist_ok=True)

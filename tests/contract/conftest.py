@@ -1,9 +1,9 @@
-"""The two CLIs that are held to one contract, and the model their turns need."""
+"""The servers that are held to one contract, and the model their turns need."""
 
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from copilot_operator.rpc.client import Connection
-from tests.support.cli import Cli, real_cli
+from tests.support.cli import Cli, copilot_runtime, real_cli
 from tests.support.model import ModelServer
 from tests.support.standin import StandIn, standin
 
@@ -30,12 +30,13 @@ class Client:
 
     def events(self, id: str) -> list[str]:
         """Types of the events of one session, as they came."""
-        ours = [
-            params["event"]["type"]
-            for method, params in self.told
-            if method == "session.event" and params["sessionId"] == id
+        return [str(event["type"]) for event in self.whole_events(id)]
+
+    def whole_events(self, id: str) -> list[dict[str, Any]]:
+        """The events of one session, as they came."""
+        return [
+            params["event"] for method, params in self.told if method == "session.event" and params["sessionId"] == id
         ]
-        return [str(kind) for kind in ours]
 
     def lifecycle(self, id: str) -> list[str]:
         """Types of the lifecycle notifications of one session, as they came."""
@@ -81,6 +82,12 @@ async def a_real_cli(stack: AsyncExitStack, directory: Path) -> Subject:
     return subject_of(cli, model)
 
 
+async def a_copilot_runtime(stack: AsyncExitStack, directory: Path) -> Subject:
+    model = await stack.enter_async_context(ModelServer())
+    runtime = await stack.enter_async_context(copilot_runtime(directory, token=TOKEN))
+    return subject_of(runtime, model)
+
+
 def subject_of(cli: Cli, model: ModelServer) -> Subject:
     """A real CLI as the subject of a test."""
     provider = {"type": "openai", "baseUrl": model.base_url, "apiKey": "not-a-key", "wireApi": "completions"}
@@ -111,11 +118,23 @@ def a_stand_in_of(stand_in: StandIn) -> Subject:
     return Subject(stand_in.host, stand_in.port, {}, end, start)
 
 
-@pytest.fixture(params=[a_real_cli, a_stand_in], ids=["real", "stand-in"])
-async def cli(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
-    """A fresh CLI."""
-    make: Make = request.param
+@asynccontextmanager
+async def running(make: Make, directory: Path) -> AsyncIterator[Subject]:
+    """A server until the block ends, and its clients with it."""
     async with AsyncExitStack() as stack:
-        subject = await make(stack, tmp_path)
+        subject = await make(stack, directory)
         yield subject
         await asyncio.gather(*(client.connection.close() for client in subject.clients))
+
+
+NOT_OF_COPILOT_RUNTIME = pytest.mark.parametrize(
+    "cli", [a_real_cli, a_stand_in], ids=["real", "stand-in"], indirect=True
+)
+"""What test_copilot_runtime.py has otherwise."""
+
+
+@pytest.fixture(params=[a_real_cli, a_copilot_runtime, a_stand_in], ids=["real", "copilot-runtime", "stand-in"])
+async def cli(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    """A fresh CLI."""
+    async with running(request.param, tmp_path) as subject:
+        yield subject

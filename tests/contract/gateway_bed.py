@@ -19,14 +19,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import httpx
+
+from tests.support.agent import http_get
 from tests.support.cli import Cli
 from tests.support.eventually import eventually
 from tests.support.model import ModelServer
 
 START_S: Final = 20.0
 STOP_S: Final = 15.0
+SAYS_S: Final = 5.0
 HOST: Final = "127.0.0.1"
 
+ADMIN_KEY: Final = "admin-key"
 NO_LIMITS: Final = {"connections": 100_000, "requestsPerSecond": 1e6, "burst": 1e6}
 
 Isolation = Literal["Shared", "Dedicated"]
@@ -42,6 +47,8 @@ class Server:
     port: int
     token: str = field(repr=False)
     state: Literal["Serving", "Draining", "Stopped"] = "Serving"
+    agentPort: int = 4322
+    pod: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Tenant:
     server: str | None = None
     credential: Mapping[str, Any] | None = field(default=None, repr=False)
     limits: Mapping[str, Any] | None = None
+    shares: tuple[str, ...] = ()  # names of shared sessions
 
 
 def code_of(name: str) -> str:
@@ -63,7 +71,7 @@ def code_of(name: str) -> str:
 def write_config(directory: Path, servers: Mapping[str, Server], tenants: Mapping[str, Tenant], **pool: Any) -> None:
     """Write or replace the configuration; ``tenants`` by their tokens, ``pool`` over the defaults of a test."""
     compiled = {
-        "pool": {"isolation": "Shared", "limits": NO_LIMITS} | pool,
+        "pool": {"isolation": "Shared", "limits": NO_LIMITS, "adminKey": ADMIN_KEY} | pool,
         "servers": {name: asdict(server) for name, server in servers.items()},
         "tenants": {
             hashlib.sha256(token.encode()).hexdigest(): _without_nothing(asdict(tenant))
@@ -127,6 +135,11 @@ class Gateway:
         """The last of what it said, for a failing test."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
+    @property
+    def errors(self) -> int:
+        """How many errors it has logged: faults of its own."""
+        return self.log.read_text(errors="replace").count('"level": "error"') if self.log.exists() else 0
+
     async def start(self) -> None:
         """Start and return when it takes connections."""
         command = gateway_command(self.config, f"{HOST}:{self.port}", f"{HOST}:{self.admin_port}")
@@ -141,6 +154,30 @@ class Gateway:
             return accepts(HOST, self.port)
 
         await eventually(listening, within_s=START_S, what="the gateway takes connections")
+
+    async def ready(self) -> None:
+        """Return when it says so at /readyz."""
+
+        async def says_so() -> bool:
+            return (await http_get(self.admin_port, "/readyz"))[0] == 200
+
+        await eventually(says_so, within_s=START_S, what="the gateway is ready")
+
+    async def tells(self, page: str) -> Any:
+        """What it tells at /servers, /demand or /tenants."""
+        return (await self.tells_all(page))[page.removeprefix("/").replace("demand", "servers")]
+
+    async def tells_all(self, page: str) -> Any:
+        """The same with all that stands beside it."""
+        async with httpx.AsyncClient(timeout=SAYS_S) as client:
+            url = f"http://{HOST}:{self.admin_port}{page}"
+            answer = await client.get(url, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+        return answer.raise_for_status().json()
+
+    def send_signal(self, which: signal.Signals) -> None:
+        """It goes on as if it ran; ``stop`` ends it."""
+        assert self._process is not None
+        self._process.send_signal(which)
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
         """End it; killed when it takes too long, and then None."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from copilot_operator.agent.deep import SESSION_ID
+from copilot_operator.agent.expiry import PINNED
 from tests.contract.conftest import TOKEN, Client, Subject, subject_of
 from tests.support.agent import RunningAgent, running_agent
 from tests.support.cli import Cli, real_cli
@@ -18,6 +21,7 @@ from tests.support.model import ModelServer
 
 SOON_S = 15.0
 MIB = 1024 * 1024
+DAY_S = 86_400
 
 
 @dataclass
@@ -229,6 +233,137 @@ async def test_the_deep_probe_makes_sessions_that_nobody_sees(pod: Pod, tmp_path
     assert (sessions["loaded"], sessions["stored"], sessions["secondsSinceActivity"]) == (0, 0, None)
     left = [path.name for path in (pod.cli.home / "session-state").rglob("*") if path.is_file()]
     assert left == [f"{SESSION_ID}.lock"]  # empty
+
+
+def make_old(pod: Pod, *ids: str) -> None:
+    """As if nobody had used them for two days."""
+    for id in ids:
+        directory = pod.cli.home / "session-state" / id
+        for path in (directory / "events.jsonl", directory):
+            if path.exists():
+                os.utime(path, (time.time() - 2 * DAY_S,) * 2)
+
+
+async def expiry(agent: RunningAgent, query: str = "") -> dict[str, Any]:
+    status, body = await agent.get(f"/state{query}")
+    assert status == 200, body
+    found = json.loads(body)["expiry"]
+    assert isinstance(found, dict)
+    return found
+
+
+async def test_an_expired_session_is_deleted_and_a_loaded_or_pinned_one_of_the_same_age_is_not(
+    pod: Pod, tmp_path: Path
+) -> None:
+    client = await pod.subject.client()
+    for id in ("old", "pinned", "young", "held", "loaded"):
+        await pod.subject.create(client, id)
+        await client("session.send", sessionId=id, prompt="hi", wait=True)
+    await pod.subject.create(client, "unused")
+    await client("session.metadata.updateClientMetadata", sessionId="pinned", set={PINNED: ""})
+    for id in ("old", "pinned", "young", "held", "unused"):
+        await client("sessions.close", sessionId=id)
+    held = pod.cli.home / "session-state" / "held"
+    (held / f"inuse.{os.getpid()}.lock").write_text(str(os.getpid()))
+    make_old(pod, "old", "pinned", "held", "unused", "loaded")
+    size = sum(path.stat().st_size for path in (held.parent / "old").rglob("*") if path.is_file())
+
+    async with running_agent(pod.cli.port, TOKEN, tmp_path, COPILOT_AGENT_JANITOR_EVERY_S="1") as janitor:
+        await eventually(lambda: is_well(janitor), within_s=SOON_S, what="it counts")
+        await expiry(janitor, f"?ttl_s={DAY_S}&ttl_action=DryRun")
+
+        async def has_counted() -> bool:
+            return bool((await expiry(janitor))["wouldDelete"] == 2)
+
+        await eventually(has_counted, within_s=SOON_S, what="the dry run counts the old one and the unused one")
+        assert (await expiry(janitor))["deleted"] == 0
+        assert (held.parent / "old").exists()
+        await expiry(janitor, "?ttl_action=Delete")
+
+        async def has_deleted() -> bool:
+            return bool((await expiry(janitor))["deleted"] == 2)
+
+        await eventually(has_deleted, within_s=SOON_S, what="they are deleted")
+        passes = (await expiry(janitor))["passes"]
+
+        async def has_passed_twice() -> bool:
+            return bool((await expiry(janitor))["passes"] >= passes + 2)
+
+        await eventually(has_passed_twice, within_s=SOON_S, what="two more passes")
+        found = await expiry(janitor)
+    assert sorted(path.name for path in held.parent.iterdir() if path.name[0] != ".") == [
+        "held", "loaded", "pinned", "young",
+    ]  # fmt: skip
+    assert (found["deleted"], found["failure"], found["lastDeletion"]["sessions"]) == (2, None, 2)
+    assert size <= found["freedBytes"] < size + 4096  # what the unused one had
+    await client("session.send", sessionId="loaded", prompt="hi", wait=True)
+    assert len(await pod.answers("loaded")) == 2
+    listed = (await client("session.list"))["sessions"]
+    assert {each["sessionId"] for each in listed} == {"loaded", "young", "pinned", "held"}
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_session_whose_events_are_torn_expires_by_their_time_too(pod: Pod, tmp_path: Path, old: bool) -> None:
+    client, state = await pod.subject.client(), pod.cli.home / "session-state"
+    torn: dict[str, Callable[[bytes], bytes]] = {
+        "cut": lambda events: events[:-100],
+        "nul": lambda events: events + bytes(5000),
+        "empty": lambda _: b"",
+    }
+    for id, broken in torn.items():
+        await pod.subject.create(client, id)
+        await client("session.send", sessionId=id, prompt="hi", wait=True)
+        await client("sessions.close", sessionId=id)
+        events = state / id / "events.jsonl"
+        events.write_bytes(broken(events.read_bytes()))
+        os.utime(state / id, (time.time() - 2 * DAY_S,) * 2)  # as of one that was loaded for days, and killed
+        if old:
+            make_old(pod, id)
+    async with running_agent(pod.cli.port, TOKEN, tmp_path, COPILOT_AGENT_JANITOR_EVERY_S="1") as janitor:
+        await eventually(lambda: is_well(janitor), within_s=SOON_S, what="it counts")
+        await expiry(janitor, f"?ttl_s={DAY_S}")
+
+        async def has_passed() -> bool:
+            found = await expiry(janitor)
+            return found["lastPassSeconds"] is not None and found["deleted"] == (len(torn) if old else 0)
+
+        await eventually(has_passed, within_s=SOON_S, what="a pass")
+        assert (await expiry(janitor))["failure"] is None
+    assert {path.name for path in state.iterdir() if path.name[0] != "."} == (set() if old else set(torn))
+
+
+def found_in(directory: Path, word: str) -> list[str]:
+    """Files that hold a word, of any kind."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return [str(path.relative_to(directory)) for path in files if word.encode() in path.read_bytes()]
+
+
+async def test_nothing_of_a_deleted_tenant_is_left_in_the_whole_state_directory(pod: Pod) -> None:
+    gone, other = "abcdefgh23456723", "abcdefgh23456724"
+    client = await pod.subject.client()
+    for id, note in ((f"{gone}a", "CANARYONE"), (f"{gone}b", "CANARYTWO"), (f"{other}a", "KEPT")):
+        await pod.subject.create(client, id, enableSessionStore=False)  # as gateways of Shared pools do
+        await client("session.send", sessionId=id, prompt=f"remember NOTE={note}", wait=True)
+    for id in (f"{gone}a", f"{other}a"):
+        await client("sessions.close", sessionId=id)
+    assert found_in(pod.cli.home, "CANARYONE"), "the word is looked for where it is"
+    await pod.subject.create(client, f"{gone}c", enableSessionStore=False)
+    await client("session.send", sessionId=f"{gone}c", prompt="remember NOTE=CANARYTHREE SLEEP=60")
+    await eventually(lambda: pod.model.stats.inflight == 1, within_s=SOON_S, what="a turn nobody may hear")
+
+    async def has_erased() -> bool:
+        _, body = await pod.agent.get(f"/state?erase={gone}")
+        return bool(json.loads(body)["erasure"]["erased"] == {gone: 3})
+
+    await eventually(has_erased, within_s=SOON_S, what="they are erased")
+    assert [found_in(pod.cli.home, f"CANARY{each}") for each in ("ONE", "TWO", "THREE")] == [[], [], []]
+    assert found_in(pod.cli.home, "KEPT")
+    listed = (await client("session.list"))["sessions"]
+    assert [each["sessionId"] for each in listed] == [f"{other}a"]
+
+
+async def is_well(agent: RunningAgent) -> bool:
+    return (await agent.sessions())[0] is not None
 
 
 async def test_a_frozen_cli_is_found_and_not_waited_for(pod: Pod) -> None:

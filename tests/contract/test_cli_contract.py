@@ -1,4 +1,4 @@
-"""What our code relies on in a CLI server, asked of the real one and of the stand-in alike.
+"""What our code relies on in a CLI server, asked of the real one, of copilot-runtime and of the stand-in alike.
 
 A change of the CLI's version shows here first. What is not asked here, our code must not rely on.
 """
@@ -6,16 +6,18 @@ A change of the CLI's version shows here first. What is not asked here, our code
 import asyncio
 import json
 import signal
+from functools import partial
 
 import pytest
 
+from copilot_operator.agent.expiry import PINNED, unpinned
 from copilot_operator.rpc import busy
 from copilot_operator.rpc.busy import Evidence, Standing
 from copilot_operator.rpc.client import Connection
 from copilot_operator.rpc.errors import AuthenticationFailed, ConnectionLost, RpcError
 from copilot_operator.rpc.ping import Failure, ping
 from tests.cluster.image_npm import pinned_cli
-from tests.contract.conftest import TOKEN, Client, Subject
+from tests.contract.conftest import NOT_OF_COPILOT_RUNTIME, TOKEN, Client, Subject
 from tests.support.eventually import eventually
 
 SOON_S = 10.0
@@ -130,6 +132,7 @@ async def test_an_unknown_method_has_the_usual_code(cli: Subject) -> None:
     assert caught.value.code == -32601
 
 
+@NOT_OF_COPILOT_RUNTIME
 async def test_a_peer_that_does_not_frame_is_told_and_cut(cli: Subject) -> None:
     reader, writer = await asyncio.open_connection(cli.host, cli.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -156,6 +159,28 @@ async def test_everyone_hears_of_a_creation_and_a_deletion_and_only_owners_of_ev
     assert "session.idle" in owner.events("a")
     assert heard == []  # not authenticated
     await stranger.close()
+
+
+async def test_owners_tell_each_other_what_nobody_else_hears_and_nothing_stores(cli: Subject) -> None:
+    owner, peer, other = await cli.client(), await cli.client(), await cli.client()
+    await cli.create(owner, "a")
+    await owner("session.send", sessionId="a", prompt="hi", wait=True)
+    await peer("session.resume", sessionId="a", disableResume=True)
+    changes = len(other.lifecycle("a"))
+    await peer("session.log", sessionId="a", type="t", message="m", ephemeral=True)
+    for each in (owner, peer):
+        await eventually(partial(_has_said, each), within_s=SOON_S, what="owners hear of it")
+        said = [event["data"] for event in each.whole_events("a") if event["type"] == "session.info"]
+        assert said == [{"infoType": "t", "message": "m"}]
+    assert other.events("a") == []
+    assert len(other.lifecycle("a")) == changes
+    for read in ("session.getMessages", "sessions.readPersistedEvents"):
+        events = (await owner(read, sessionId="a"))["events"]
+        assert "session.info" not in [event["type"] for event in events]
+
+
+def _has_said(client: Client) -> bool:
+    return "session.info" in client.events("a")
 
 
 async def test_a_session_is_listed_from_its_first_turn_on_loaded_or_not(cli: Subject) -> None:
@@ -282,6 +307,7 @@ async def test_a_permission_that_is_asked_for_makes_waiting_and_anyone_may_answe
 # How a process ends, and what the next one finds
 
 
+@NOT_OF_COPILOT_RUNTIME
 async def test_a_shutdown_is_answered_waits_for_no_turn_and_leaves_what_was_said(cli: Subject) -> None:
     owner, other = await cli.client(), await cli.client()
     await cli.create(owner, "a")
@@ -394,3 +420,39 @@ async def test_calls_on_a_closed_connection_are_lost(cli: Subject) -> None:
     await client.connection.close()
     with pytest.raises(ConnectionLost):
         await client("ping")
+
+
+async def test_what_the_janitor_asks_is_answered_of_sessions_that_are_not_loaded(cli: Subject) -> None:
+    owner, other = await cli.client(), await cli.client()
+    for id in ("pinned", "plain"):
+        await cli.create(owner, id)
+        await owner("session.send", sessionId=id, prompt="hi", wait=True)
+    await owner("session.metadata.updateClientMetadata", sessionId="pinned", set={PINNED: "true", "other": "x"})
+    for id in ("pinned", "plain"):
+        await other("sessions.close", sessionId=id)
+    ids = ["pinned", "plain", "absent"]
+    found = await other("sessions.getClientMetadata", sessionIds=ids, keys=[PINNED])
+    assert found == [
+        {"sessionId": "pinned", "status": "ok", "metadata": {PINNED: "true"}},
+        {"sessionId": "plain", "status": "ok", "metadata": {}},
+        {"sessionId": "absent", "status": "notFound"},
+    ]
+    assert unpinned(found) == {"plain"}
+    assert await other("sessions.checkInUse", sessionIds=ids) == {"inUse": []}
+    sizes = (await other("sessions.getSizes"))["sizes"]
+    assert set(sizes) == {"pinned", "plain"}
+    assert min(sizes.values()) > 1000
+
+
+@NOT_OF_COPILOT_RUNTIME
+async def test_a_deletion_of_several_says_what_it_freed_and_takes_loaded_ones_too(cli: Subject) -> None:
+    owner, other = await cli.client(), await cli.client()
+    for id in ("resting", "loaded"):
+        await cli.create(owner, id)
+        await owner("session.send", sessionId=id, prompt="hi", wait=True)
+    await other("sessions.close", sessionId="resting")
+    freed = (await other("sessions.bulkDelete", sessionIds=["resting", "loaded", "absent"]))["freedBytes"]
+    assert (set(freed), freed["absent"]) == ({"resting", "loaded", "absent"}, 0)
+    assert freed["resting"] > 1000
+    assert (await other("session.list"))["sessions"] == []
+    assert "session.deleted" in other.lifecycle("resting")

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import pytest
 
+from copilot_operator.rpc.client import Connection
 from tests.cluster.image_cache import cache_directory
 from tests.cluster.images import RECIPES
-from tests.support.cli import cli_binary
+from tests.support.cli import cli_binary, runtime_binary
 from tests.support.eventually import eventually
+from tests.support.model import ModelServer
 
 SCRIPT: Final = RECIPES / "cli" / "copilot-server"
 START_S: Final = 60.0
@@ -27,25 +29,29 @@ LISTENING: Final = re.compile(r"listening on port (\d+)")
 class Server:
     """The script as a process, in a process session of its own, so that whatever it leaves behind can be found."""
 
-    def __init__(self, data: Path, *, flags: tuple[str, ...] = ()) -> None:
-        self.data, self.flags = data, flags
+    def __init__(self, data: Path, *, flags: tuple[str, ...] = (), env: dict[str, str] | None = None) -> None:
+        self.data, self.flags, self.env = data, flags, env or {}
         self.output = data.parent / f"output-{os.urandom(4).hex()}"
 
     async def start(self) -> "Server":
+        binaries = [await asyncio.to_thread(binary) for binary in (cli_binary, runtime_binary)]
         environment = {
-            "PATH": f"{await asyncio.to_thread(lambda: cli_binary().parent)}:{os.environ['PATH']}",
+            "PATH": ":".join([*(str(binary.parent) for binary in binaries), os.environ["PATH"]]),
             "HOME": str(self.data / "home"),
             "COPILOT_HOME": str(self.data / "copilot"),
             "COPILOT_CACHE_HOME": str(cache_directory() / "cli-unpacked"),
             "COPILOT_LOG_DIR": str(self.data.parent / "logs"),
             "COPILOT_CONNECTION_TOKEN": "token",
-        }
+        } | self.env
         with open(self.output, "w") as output:  # noqa: ASYNC230  # a local file, at once
             self.process = await asyncio.create_subprocess_exec(
-                SCRIPT, "--host", "127.0.0.1", "--port", "0", *self.flags,
+                SCRIPT, *self.chosen, "--host", "127.0.0.1", "--port", "0", *self.flags,
                 env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         return self
+
+    chosen: tuple[str, ...] = ()
+    """What is said before all flags, such as ``--runtime``."""
 
     @property
     def said(self) -> str:
@@ -64,6 +70,10 @@ class Server:
         self.process.send_signal(how)
         async with asyncio.timeout(20):
             return await self.process.wait()
+
+
+def environment_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
 
 def processes() -> list[tuple[int, int, str]]:
@@ -109,8 +119,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """Start the script on one and the same state directory, as often as the test likes."""
     started: list[Server] = []
 
-    async def start(*flags: str) -> Server:
-        server = await Server(tmp_path / "data", flags=flags).start()
+    async def start(*flags: str, **env: str) -> Server:
+        server = await Server(tmp_path / "data", flags=flags, env=env).start()
         started.append(server)
         return server
 
@@ -169,6 +179,13 @@ async def test_logs_come_to_stdout_and_sigterm_ends_everything(start: Any, tmp_p
     assert server.said.count("Server started, waiting for requests") == 1
 
 
+@pytest.mark.parametrize("variable", ["COPILOT_SDK_AUTH_TOKEN", "COPILOT_GITHUB_TOKEN"])
+async def test_a_token_may_end_with_a_newline(start: Any, variable: str) -> None:
+    server = await start(**{variable: "gho_mine\r\n"})
+    await server.listening()
+    assert f"{variable}=gho_mine".encode() in environment_of(server.process.pid)
+
+
 async def test_a_restart_does_not_print_the_log_of_the_run_before(start: Any) -> None:
     first = await start()
     await first.listening()
@@ -199,3 +216,78 @@ def test_a_state_directory_that_can_not_be_written_is_named() -> None:
         )
     assert done.returncode == 1
     assert done.stdout.decode() == f"copilot-server: uid 10001 cannot write to {data}/copilot\n"
+
+
+async def test_names_of_sessions_can_be_read_by_the_group_and_nothing_else_can(start: Any, tmp_path: Path) -> None:
+    """By the agent, of another user: it deletes by age. The CLI keeps the mode of the directory that it finds."""
+    sessions = tmp_path / "data" / "copilot" / "session-state"
+    sessions.mkdir(parents=True)
+    sessions.chmod(0o700)  # as a CLI makes it that was started otherwise
+    old = sessions / ".session-operation-locks" / "ephemeral-a.lock"
+    old.parent.mkdir()
+    old.touch()
+    server = await start()
+    connection = await Connection.open("127.0.0.1", await server.listening(), timeout_s=5)
+    await connection.connect("token", timeout_s=5)
+    session = {"sessionId": "a", "model": "none", "provider": {"type": "openai", "baseUrl": "http://127.0.0.1:9/v1"}}
+    await connection.call("session.create", session, timeout_s=20)
+    assert (sessions.stat().st_mode & 0o777, (sessions / "a").stat().st_mode & 0o777) == (0o750, 0o700)
+    assert [path.name for path in old.parent.iterdir()] == ["a.lock"], "what is left of deleted sessions has gone"
+    await connection.close()
+
+
+async def test_what_a_crash_left_broken_is_set_aside_and_what_can_be_used_is_used(start: Any, tmp_path: Path) -> None:
+    home = tmp_path / "data" / "copilot"
+    state, quarantine = home / "session-state", home / "quarantine"
+    names = ("good", "nul", "empty", "garbage", "torn", "padded", "yaml", "locked")
+    async with ModelServer() as model:
+        provider = {"type": "openai", "baseUrl": model.base_url, "apiKey": "not-a-key", "wireApi": "completions"}
+        options = {"model": "fake-model", "provider": provider}
+        server = await start()
+        connection = await connected(server)
+        for id in names:
+            await connection.call("session.create", {"sessionId": id, **options}, timeout_s=20)
+            await connection.call("session.send", {"sessionId": id, "prompt": "hi", "wait": True}, timeout_s=20)
+        await server.end(signal.SIGKILL)  # its locks stay
+        for id, break_ in BROKEN.items():
+            events = state / id / "events.jsonl"
+            events.write_bytes(break_(events.read_bytes()))
+        (state / "yaml" / "workspace.yaml").write_bytes(bytes(193))
+        (state / "locked" / f"inuse.{os.getpid()}.lock").write_text(str(os.getpid()))
+        lost = (state / "nul" / "events.jsonl").read_bytes()
+
+        server = await start()
+        connection = await connected(server)
+        aside = {path.name.split(".")[0]: path for path in quarantine.iterdir()}
+        assert aside.keys() == {"nul", "empty", "garbage", "yaml"}
+        assert (aside["nul"] / "events.jsonl").read_bytes() == lost
+        assert [path.name for path in aside["yaml"].iterdir()] == ["workspace.yaml"]
+        assert quarantine.stat().st_mode & 0o777 == 0o750
+        listed = (await connection.call("session.list", {}, timeout_s=20))["sessions"]
+        assert {each["sessionId"] for each in listed} == {"good", "torn", "padded", "yaml", "locked"}
+        for id in ("good", "torn", "padded", "yaml", "locked"):
+            await connection.call("session.resume", {"sessionId": id, **options}, timeout_s=20)
+            await connection.call("session.send", {"sessionId": id, "prompt": "hi", "wait": True}, timeout_s=20)
+        for method in ("session.create", "session.resume"):  # its name can be used again
+            await connection.call(method, {"sessionId": "nul", **options}, timeout_s=20)
+            await connection.call("session.send", {"sessionId": "nul", "prompt": "hi", "wait": True}, timeout_s=20)
+            await connection.call("sessions.close", {"sessionId": "nul"}, timeout_s=20)
+        await connection.call("sessions.close", {"sessionId": "locked"}, timeout_s=20)
+        await connection.call("sessions.bulkDelete", {"sessionIds": ["locked"]}, timeout_s=20)
+        assert not (state / "locked").exists()
+        await connection.close()
+
+
+BROKEN: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "nul": lambda events: bytes(len(events)),
+    "empty": lambda _: b"",
+    "garbage": lambda events: b"\xff\n" + events,
+    "torn": lambda events: events[:-100],
+    "padded": lambda events: events + bytes(5000),
+}
+
+
+async def connected(server: Server) -> Connection:
+    connection = await Connection.open("127.0.0.1", await server.listening(), timeout_s=5)
+    await connection.connect("token", timeout_s=5)
+    return connection

@@ -42,8 +42,7 @@ ALONE: Final = {  # what cannot succeed here even for its owner, and what the CL
 }
 OTHERWISE: Final = {  # where the gateway's answer is its own
     "account.getQuota": "the pool's quota is not shown",
-    # The CLI takes a message with a source, our mark of a send that may be in doubt, for no turn of a user.
-    "session.history.rewind": "is not a current root user turn",
+    "session.history.rewind": "session.history.truncate with this event does it",
 }
 UNANSWERED: Final = {"session.ui.elicitation"}  # waits for a person
 

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from copilot_operator.gateway.rules.methods import TABLE, Verdict, pin, table
 from copilot_operator.gateway.rules.places import EVENT_PLACES
 from copilot_operator.rpc.errors import RpcError
 from tests.cluster.image_cache import cache_directory
-from tests.contract.conftest import Client, Subject, a_real_cli
+from tests.contract.conftest import Client, Subject, a_real_cli, running
 from tests.support.eventually import eventually
 
 CODE = "k3f9x0q7m2zp"
@@ -34,10 +33,8 @@ CODE = "k3f9x0q7m2zp"
 
 @pytest.fixture
 async def real(tmp_path: Path) -> AsyncIterator[Subject]:
-    async with AsyncExitStack() as stack:
-        subject = await a_real_cli(stack, tmp_path)
+    async with running(a_real_cli, tmp_path) as subject:
         yield subject
-        await asyncio.gather(*(client.connection.close() for client in subject.clients))
 
 
 def schema_file(version: str, name: str) -> Path:

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import pytest
 
+from copilot_operator.rpc.client import Connection
 from tests.contract.gateway_bed import Gateway, gateway_before, token_of
 from tests.contract.sdk_scenarios import WEATHER, Heard, Place, app, say, weather
-from tests.support.cli import real_cli
+from tests.support.cli import Cli, real_cli
 from tests.support.eventually import eventually
 from tests.support.model import ModelServer
 
@@ -24,9 +25,18 @@ TENANT: Final = "one"
 class Pair:
     """A CLI behind two gateways."""
 
+    cli: Cli
     one: Gateway
     other: Gateway
     model: ModelServer
+
+    async def unloaded(self) -> None:
+        """Close all sessions, as an idle timeout does."""
+        connection = await Connection.open(self.cli.host, self.cli.port, timeout_s=5)
+        await connection.connect(SERVER_TOKEN, timeout_s=5)
+        for each in (await connection.call("session.list", {}, timeout_s=5))["sessions"]:
+            await connection.call("sessions.close", {"sessionId": each["sessionId"]}, timeout_s=5)
+        await connection.close()
 
     @staticmethod
     def at(gateway: Gateway) -> Place:
@@ -45,7 +55,7 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             )
             for name in ("a", "b")
         ]
-        yield Pair(made[0], made[1], model)
+        yield Pair(cli, made[0], made[1], model)
 
 
 async def test_a_killed_gateway_loses_no_running_turn(pair: Pair) -> None:
@@ -65,6 +75,45 @@ async def test_a_killed_gateway_loses_no_running_turn(pair: Pair) -> None:
         assert [data.content for data in heard.of("assistant.message")] == ["part0 part1 part2 part3 part4 part5 "]
         assert await say(session, "RECALL") == "notes: alpha beta"
         assert await say(session, WEATHER) == "the tool said: rain in Oslo"
+    assert pair.model.stats.aborted == 0
+
+
+@pytest.mark.parametrize("loaded", [True, False], ids=["just created", "loaded for it"])
+async def test_a_first_turn_outlives_a_gateway_that_is_killed_when_it_has_answered_the_message(
+    pair: Pair, loaded: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(abandoned(pair.at(pair.one)))
+        session = await one.create("s1", streaming=True)
+        if not loaded:
+            await say(session, "NOTE=alpha")
+            await pair.unloaded()
+        await session.send("CHUNKS=4 SLEEP=3 NOTE=beta")
+        await pair.one.stop(signal.SIGKILL)
+        other = await stack.enter_async_context(app(pair.at(pair.other)))
+        session = await other.resume("s1")
+        heard = Heard(session)
+        await heard.until("session.idle")
+        assert await say(session, "RECALL") == "notes: beta" if loaded else "notes: alpha beta"
+    assert pair.model.stats.aborted == 0
+
+
+async def test_a_turn_outlives_the_gateway_that_its_client_has_gone_to_as_well(pair: Pair) -> None:
+    """It began at one, which let go of it for the other, which is killed: the one keeps it from then on."""
+    async with app(pair.at(pair.one)) as one:
+        session = await one.create("s1", streaming=True)
+        await say(session, "NOTE=alpha")
+        heard = Heard(session)
+        await session.send("CHUNKS=6 SLEEP=6 NOTE=beta")
+        await heard.until("assistant.message_delta")
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(abandoned(pair.at(pair.other)))
+        await other.resume("s1")
+        await pair.other.stop(signal.SIGKILL)
+        async with app(pair.at(pair.one)) as back:
+            session = await back.resume("s1")
+            await Heard(session).until("session.idle")
+            assert await say(session, "RECALL") == "notes: alpha beta"
     assert pair.model.stats.aborted == 0
 
 

@@ -1,5 +1,7 @@
 """The stand-in model behind the real CLI: whole turns, tools, aborts, and a conversation's memory over a restart."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,36 @@ async def test_a_github_token_is_accepted_and_its_turns_come_here(
         assert status["isAuthenticated"]
         await client.call("session.create", model="fake-model", streaming=True, workingDirectory=str(cli.workspace))
         assert await client.turn("ECHO=`via GitHub`") == "via GitHub"
+        await client.connection.close()
+
+
+async def test_what_it_does_is_exported_where_the_environment_says(
+    model: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/monitoring.md has it set in ``server.env``."""
+    seen: list[str] = []
+
+    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        length = re.search(r"(?i)content-length: (\d+)", head)
+        body = await reader.readexactly(int(length[1])) if length else b""
+        seen.extend(head.split(" ")[1] for _ in [0] if b"copilot-saas" in body)
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+        )
+        writer.close()
+
+    collector = await asyncio.start_server(collect, "127.0.0.1", 0)
+    endpoint = f"http://127.0.0.1:{collector.sockets[0].getsockname()[1]}"
+    more = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_SERVICE_NAME": "copilot-saas"}
+    plain = Cli._environment
+    monkeypatch.setattr(Cli, "_environment", lambda cli: plain(cli) | more)
+    async with collector, real_cli(tmp_path) as cli:
+        client = Client(model, "completions")
+        await client.connect(cli)
+        await client.open_session("session.create", workingDirectory=str(cli.workspace))
+        await client.turn("hello")
+        await eventually(lambda: "/v1/traces" in seen, within_s=TIMEOUT_S, what="traces of the turn")
         await client.connection.close()
 
 

@@ -54,8 +54,8 @@ async def test_slowing_down_shows_in_the_latency(stand_in: StandIn) -> None:
     stand_in.server.fault, stand_in.server.delay_s = Fault.SLOWER, 0.01
     readings = [await ping(stand_in.host, stand_in.port, TOKEN, 5) for _ in range(4)]
     found = [reading.latency_s or 0.0 for reading in readings]
-    assert found == sorted(found)
-    assert found[-1] > found[0] + 0.05
+    longer = 2 * stand_in.server.delay_s  # connect is answered, too
+    assert all(latency_s >= longer * number for number, latency_s in enumerate(found, 1)), found
 
 
 async def test_one_that_dies_takes_its_turn_along_and_is_started_again(server: Server, subject: Subject) -> None:

@@ -20,6 +20,7 @@ from tests.support.place import Place
 from tests.support.talk import Application
 
 MODEL_PLACE = "e2e-model"
+OPERATOR_PORT = 18_081
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def cluster() -> Iterator[Cluster]:
     name = os.environ.get("COPILOT_TEST_CLUSTER", DEFAULT_NAME)
     chosen = choose(f"{name}-{worker}" if worker else name)
     ran = chosen.is_up()
-    chosen.up()
+    chosen.up(audit=True)
     yield chosen
     if not ran:
         chosen.down()
@@ -58,7 +59,7 @@ def running_operator(
     bring_images(cluster)
     install_rights(kube)
     replicas = rest_installed_operator(kube)
-    process = OperatorProcess(cluster, kube, tmp_path_factory.mktemp("operator"))
+    process = OperatorProcess(cluster, kube, tmp_path_factory.mktemp("operator"), port=OPERATOR_PORT)
     process.start()
     yield process
     process.stop()

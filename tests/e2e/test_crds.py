@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pytest
+import yaml
 
 from copilot_operator.api.crd import generate
 from copilot_operator.api.pool import parse_pool
 from copilot_operator.api.tenant import parse_tenant
+from tests.docs.manifests import of_docs
 from tests.unit.api.examples import EXAMPLES, POOL, TENANT, Example, Object, with_fields
 
 DEADLINE_S: Final = 120
@@ -137,9 +139,8 @@ def test_api_server_refuses_with_the_sentence(bad: Answers, number: int) -> None
     ("base", "fields", "unknown"),
     [
         (POOL, {"gateway": {"enabled": True, "resources": {}}}, "spec.gateway.resources"),
-        (POOL, {"sessions.maxConcurrent": 5}, "spec.sessions.maxConcurrent"),
         (POOL, {"server.template.spec.hostNetwork": True}, "spec.server.template.spec.hostNetwork"),
-        (TENANT, {"sessions": {"maxConcurrent": 5}}, "spec.sessions"),
+        (TENANT, {"sessions": {"ttl": "1h"}}, "spec.sessions.ttl"),
     ],
 )
 def test_fields_of_other_versions_are_refused(
@@ -201,7 +202,14 @@ def test_columns_and_status(kubectl: Kubectl, namespace: str) -> None:
                 "reason": "PoolNotFound",
                 "message": "Pool saas does not exist",
                 "lastTransitionTime": "2026-01-02T03:04:05Z",
-            }
+            },
+            {
+                "type": "Needed",
+                "status": "True",
+                "reason": "InUse",
+                "message": "",
+                "lastTransitionTime": "2026-01-02T03:04:05Z",
+            },
         ],
     }
     patch = json.dumps({"status": status})
@@ -209,9 +217,9 @@ def test_columns_and_status(kubectl: Kubectl, namespace: str) -> None:
         kubectl("patch", "ctenant", "columns", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
     )
     wide = succeeded(kubectl("get", "ctenant", "columns", "-n", namespace, "-o=wide"))
-    assert wide.splitlines()[0].split() == ["NAME", "PHASE", "READY", "REASON", "POOL", "HOST", "AGE"]
-    row = ["columns", "Pending", "False", "PoolNotFound", "saas", "copilot-columns.default.svc"]
-    assert wide.splitlines()[1].split()[:6] == row
+    assert wide.splitlines()[0].split() == ["NAME", "PHASE", "READY", "REASON", "POOL", "NEEDED", "HOST", "AGE"]
+    row = ["columns", "Pending", "False", "PoolNotFound", "saas", "InUse", "copilot-columns.default.svc"]
+    assert wide.splitlines()[1].split()[:7] == row
     spec_only = kubectl(
         "patch", "ctenant", "columns", "-n", namespace, "--type=merge", "-p", '{"status":{"phase":"Failed"}}'
     )
@@ -232,6 +240,7 @@ def test_a_dedicated_pool_cannot_be_scaled(kubectl: Kubectl, namespace: str) -> 
         "REASON",
         "TENANTS",
         "SERVERS READY",
+        "SCALED",
         "IMAGE",
         "AGE",
     ]
@@ -247,3 +256,9 @@ def test_every_field_is_explained(kubectl: Kubectl, namespace: str) -> None:
 )
 def test_samples_are_accepted(kubectl: Kubectl, namespace: str, sample: Path) -> None:
     succeeded(kubectl("create", "--dry-run=server", "-n", namespace, "-f", str(sample)))
+
+
+@pytest.mark.parametrize("page", of_docs())
+def test_manifests_of_the_docs_are_accepted(kubectl: Kubectl, namespace: str, page: str) -> None:
+    text = yaml.safe_dump_all(of_docs()[page])
+    succeeded(kubectl("create", "--dry-run=server", "-n", namespace, "-f=-", stdin=text))

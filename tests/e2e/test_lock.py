@@ -118,7 +118,8 @@ async def test_a_busy_pod_is_deleted_and_at_most_one_cli_runs(place: Place, prov
     (old,) = place.pods(TENANT)
     census = Census(lock_of_the_cli_in(place, old))
     with counting(census):
-        turn = asyncio.create_task(place.say(TENANT, provider, f"remember NOTE={word} SLEEP={TURN_S}"), name="turn")
+        said = place.say(TENANT, provider, f"remember NOTE={word} SLEEP={TURN_S}", server_stops=True)
+        turn = asyncio.create_task(said, name="turn")
         await place.until(lambda: _busy(place, old), within_s=40, what="the turn is under way", about=TENANT)
         deleted_at = time.monotonic()
         place.kube.kubectl("-n", place.namespace, "delete", "pod", old["metadata"]["name"], "--wait=false")

@@ -1,6 +1,7 @@
-"""A short run of the stress test: every turn survives, and would not without the drain (else the test is blind).
+"""Short runs of the stress tests: every turn survives, and would not without the drain (else the test is blind), and
+servers that sleep and are woken leave nothing behind.
 
-On a cluster of simulated nodes of its own; the long runs are ``make stress-drain``.
+On clusters of simulated nodes of their own; the long runs are ``make stress-drain`` and ``make stress-sleepers``.
 """
 
 import asyncio
@@ -11,13 +12,14 @@ from typing import Any
 
 from tests.cluster.layout import ROOT
 
-STOPS = "30"
+DRAINS = ("tests.stress", "--stops", "30", "--seed", "4")
+WAKES = ("tests.stress.sleepers", "--wakes", "6", "--tenants", "3")
 LONGEST_S = 540.0
 
 
-async def run(*words: str) -> tuple[int, dict[str, Any], str]:
+async def run(module: str, *words: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, figures, and what was said meanwhile."""
-    argv = [sys.executable, "-m", "tests.stress", "--stops", STOPS, "--seed", "4", *words]
+    argv = [sys.executable, "-m", module, *words]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, cwd=ROOT, stdout=pipe, stderr=pipe)
     try:
@@ -33,13 +35,19 @@ async def run(*words: str) -> tuple[int, dict[str, Any], str]:
 
 
 async def test_no_turn_is_lost_whatever_stops_its_server() -> None:
-    code, figures, said = await run()
+    code, figures, said = await run(*DRAINS)
     assert (figures["lost"], figures["stuck"]) == (0, 0), said
     assert figures["turns"] > 0
     assert code == 0, said
 
 
 async def test_without_the_drain_the_same_run_loses_turns() -> None:
-    code, figures, said = await run("--drain", "off")
+    code, figures, said = await run(*DRAINS, "--drain", "off")
     assert figures["lost"] > 0, said
+    assert code == 0, said
+
+
+async def test_servers_that_sleep_and_are_woken_leave_nothing_behind() -> None:
+    code, figures, said = await run(*WAKES)
+    assert (figures["left"], figures["lost"], figures["refused"]) == (0, 0, 0), said
     assert code == 0, said

@@ -46,6 +46,8 @@ async def test_suspension_and_wake_keep_the_session(place: Place, provider: Any)
     await place.until_ready("ben")
     token = place.connection("ben").token
     await place.say("ben", provider, "remember NOTE=walnut")
+    state = "/data/copilot/session-state"  # a session whose events a crash of the node has lost
+    run_in(place, "ben", "sh", "-c", f"mkdir {state}/broken && touch {state}/broken/events.jsonl")
 
     place.tenant("ben", suspended=True)
     await place.until_reason("ben", "Suspended", within_s=60)
@@ -57,6 +59,57 @@ async def test_suspension_and_wake_keep_the_session(place: Place, provider: Any)
     await place.until_ready("ben")
     assert await place.say("ben", provider, "RECALL", resume=True) == ["notes: walnut"]
     assert place.connection("ben").token == token
+    await place.until(
+        lambda: storage_of(place, "ben")["reason"] == "SessionsQuarantined",
+        within_s=30,
+        what="the broken one is told of",
+    )
+    assert "are in quarantine (/data/copilot/quarantine of the server)" in storage_of(place, "ben")["message"]
+
+
+def run_in(place: Place, tenant: str, *words: str) -> str:
+    """Run a command in the CLI's container."""
+    (pod,) = place.pods(tenant)
+    return place.kube.kubectl("-n", place.namespace, "exec", pod["metadata"]["name"], "-c", "copilot", "--", *words)
+
+
+def storage_of(place: Place, tenant: str) -> Any:
+    return conditions(place.get(tenant))["StorageReady"]
+
+
+async def test_sessions_that_nobody_used_for_long_are_counted_and_then_deleted(place: Place, provider: Any) -> None:
+    place.pool()
+    place.tenant("mia")
+    await place.until_ready("mia")
+    for session in ("old", "young"):
+        await place.say("mia", provider, f"remember NOTE={session}", session=session)
+    (pod,) = place.pods("mia")
+    state = "/data/copilot/session-state/old"
+    run_in(place, "mia", "touch", "--date=2 hours ago", f"{state}/events.jsonl", state)
+
+    def expire(action: str) -> None:
+        place.pool(sessions={"idleTimeout": "30m", "ttl": "1h", "ttlAction": action})
+
+    def told() -> Any:
+        return place.get("mia")["status"].get("expiredSessions")
+
+    expire("DryRun")
+    await place.until(lambda: told() == {"kept": 1}, within_s=60, what="the old one is counted", about="mia")
+    expire("Delete")
+    await place.until(lambda: (told() or {}).get("lastDeleted") == 1, within_s=60, what="it is deleted", about="mia")
+    assert "kept" not in told()
+    assert place.pods("mia")[0]["metadata"]["uid"] == pod["metadata"]["uid"], "no server was restarted for that"
+    events = {event["reason"]: event["message"] for event in place.kube.events(place.namespace, "mia")}
+    assert events["ExpiredSessionsDeleted"].startswith("1 sessions deleted that nobody had used")
+    assert await place.say("mia", provider, "RECALL", resume=True, session="young") == ["notes: young"]
+    with pytest.raises(TalkFailed, match="not found"):
+        await place.say("mia", provider, "RECALL", resume=True, session="old")
+
+    place.pool(storage={"size": "1Gi"})  # where the class lets no volume grow
+    await place.until(
+        lambda: storage_of(place, "mia")["reason"] == "VolumeDoesNotGrow", within_s=30, what="it stays as it is"
+    )
+    assert is_ready(place.get("mia"))
 
 
 async def test_retained_volume_is_found_again(place: Place, provider: Any) -> None:

@@ -90,7 +90,7 @@ async def test_two_at_a_time_and_the_busy_one_last(place: Place, provider: Any) 
     assert revisions(place) == [before["currentRevision"]]
     assert (before["updateRevision"], before["updatedReplicas"]) == (before["currentRevision"], len(NAMES))
 
-    turn = asyncio.create_task(place.say(BUSY, provider, f"SLEEP={TURN_S} remember NOTE=walnut"))
+    turn = asyncio.create_task(place.say(BUSY, provider, f"SLEEP={TURN_S} remember NOTE=walnut", server_stops=True))
     await place.until(lambda: works(place, BUSY), within_s=40, what="the operator knows of the turn", about=BUSY)
     changed = place.pool(update=update, sessions={"idleTimeout": "1h"})
     began = time.monotonic()

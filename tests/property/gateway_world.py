@@ -116,7 +116,7 @@ class World:
                 self.wire(via, self.session.server).up.append(action)
             case act.Close(server):
                 self.wire(UTILITY, server).up.append(action)
-            case act.Release(via):
+            case act.Release(via) | act.HandOver(via):
                 for (link, _), wire in self.wires.items():
                     if link == via:
                         wire.up.append("detach" if via in self.clients else "fin")
@@ -259,9 +259,10 @@ class World:
                 wire.down.append((item, self.state(session)))
             case act.Close():
                 if session is not None:
-                    if session.running or session.queue:
+                    waits = session.running is not None and session.running.waits_for is not None
+                    if session.queue or (session.running and not waits):
                         self.problems.append("closed while busy")
-                    del self.loaded[server]
+                    self.ends(server)
                 wire.down.append((item, True))
             case act.Forward(_, request):
                 wire.down.append((request, self.carries_out(server, link, request)))
@@ -496,6 +497,12 @@ class World:
                 return True
             if turn is not None:
                 self.finishes(server)
+                return True
+        if self.disk_waits is not None and not self.loaded and not self.session.held:
+            asked = self.disk_waits.waits_for
+            knowing = [client for client in self.session.owners.clients if asked in self.prompts.get(client, ())]
+            if knowing:
+                self.asks(knowing[0], "session.permissions.handlePendingPermissionRequest", requestId=asked)
                 return True
         return False
 

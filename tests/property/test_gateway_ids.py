@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_operator.gateway.rules.ids import MAX_ID_LENGTH, InvalidId, NameSpace
+from copilot_operator.gateway.rules.ids import InvalidId, NameSpace
 from copilot_operator.gateway.rules.methods import Row, Verdict, table
 from copilot_operator.gateway.rules.places import EVENT_PLACES
+from copilot_operator.rpc.ids import MAX_ID_LENGTH
 
 CHARACTERS = string.ascii_letters + string.digits + "_-"
 CODE_LENGTH = 12

@@ -6,6 +6,7 @@ from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from copilot_operator.gateway.session.machine import Bounds
 from tests.property.gateway_world import UTILITY, World
 
 CLIENTS = st.integers(1, 3)
@@ -14,9 +15,11 @@ CLIENTS = st.integers(1, 3)
 class Sessions(RuleBasedStateMachine):
     """Clients 1 to 3 on one session, two servers on one disk."""
 
+    bounds = Bounds()
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(bounds=self.bounds)
         self.next_client = 4
         self.numbers = {1: 1, 2: 2, 3: 3}  # the connection each person has now
 
@@ -48,6 +51,10 @@ class Sessions(RuleBasedStateMachine):
     @rule(person=CLIENTS)
     def aborts(self, person: int) -> None:
         self.world.asks(self.numbers[person], "session.abort")
+
+    @rule(person=CLIENTS, method=st.sampled_from(["session.tools.set", "session.permissions.setApproveAll"]))
+    def changes_what_is_said_again(self, person: int, method: str) -> None:
+        self.world.asks(self.numbers[person], method, tools=[], enabled=True)
 
     @rule(person=CLIENTS)
     def hangs_up(self, person: int) -> None:
@@ -118,6 +125,14 @@ class Sessions(RuleBasedStateMachine):
     def is_evicted(self) -> None:
         self.world.feed(self.world.session.close(self.world.now))
 
+    @rule(seconds=st.sampled_from([0.0, 12.0]))
+    def is_evicted_though_it_waits(self, seconds: float) -> None:
+        for key in list(self.world.wires):  # in so long a time all is told
+            while seconds and key in self.world.wires and self.world.wires[key].down:
+                self.world.arrives(*key)
+        self.world.time_passes(seconds)
+        self.world.feed(self.world.session.close_waiting(self.world.now))
+
     @rule(seconds=st.sampled_from([0.05, 0.5, 1.0, 3.0, 12.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.time_passes(seconds)
@@ -138,7 +153,9 @@ class Sessions(RuleBasedStateMachine):
             assert client not in world.session.owners.clients, f"client {client} waits for {sends} turns in silence"
         for request in world.asked:
             owned = request in world.asked_as_owner  # else there may be nobody to tell, and no link to repeat it over
-            if owned and request.mark in world.accepted and request.mark not in world.completed + world.cut:
+            waits = [world.disk_waits.mark] if world.disk_waits else []
+            known = world.completed + world.cut + waits
+            if owned and request.mark in world.accepted and request.mark not in known:
                 assert world.told_error.total(), f"{request.mark} is lost, and nobody was told"
         assert not world.session.busy
         for client in list(world.clients):
@@ -149,8 +166,79 @@ class Sessions(RuleBasedStateMachine):
         assert not world.loaded, "nobody is there, and it is loaded still"
 
 
+class KeptSessions(Sessions):
+    """Beside another gateway, which keeps the session or does not."""
+
+    bounds = Bounds(kept_s=0.25)
+
+    @rule(gateway=st.sampled_from("xy"), keeps=st.booleans())
+    def another_gateway_says(self, gateway: str, keeps: bool) -> None:
+        self.world.feed(self.world.session.on_kept(gateway, keeps))
+
+
 TestSessions = Sessions.TestCase
 TestSessions.settings = settings(max_examples=200, stateful_step_count=60, deadline=None, derandomize=True)
+TestKeptSessions = KeptSessions.TestCase
+TestKeptSessions.settings = settings(max_examples=100, stateful_step_count=60, deadline=None, derandomize=True)
+
+
+def a_waiting_world() -> World:
+    """A client's only turn waits for a permission, and has done so for long."""
+    world = World()
+    world.asks(1, "session.create")
+    world.calm()
+    world.asks(1, "session.send", prompt="hello")
+    while not world.prompts.get(1):
+        world.step()
+        turn = world.loaded["a"].running
+        if turn is not None and turn.stored and turn.waits_for is None:
+            world.wants_permission("a")
+            world.arrives(1, "a")
+    world.time_passes(60.0)
+    return world
+
+
+def closes_waiting(world: World) -> None:
+    world.feed(world.session.close_waiting(world.now))
+    for _ in range(2):  # there and back
+        world.step()
+
+
+def test_a_turn_that_waits_is_unloaded_for_another_and_goes_on_when_it_is_answered() -> None:
+    world = a_waiting_world()
+    closes_waiting(world)
+    assert (world.loaded, world.session.busy, world.session.forgotten) == ({}, False, False)
+    world.calm()  # who knows the prompt answers it
+    assert world.completed == ["m2"]
+    assert not world.told_error
+    assert not world.problems
+
+
+def test_a_question_that_is_not_stored_ends_with_an_error_when_its_session_is_unloaded_for_another() -> None:
+    world = a_waiting_world()
+    world.session.prompts.clear()
+    world.session.prompts.saw("user_input.requested", {"requestId": "q"}, b"q")
+    closes_waiting(world)
+    assert world.told_error == {1: 1}
+    assert not world.session.busy
+    assert 1 not in world.waiting, "session.idle follows"
+
+
+def test_one_that_was_just_answered_or_lingers_or_has_more_to_do_stays() -> None:
+    for change in ("answered", "left", "queued"):
+        world = a_waiting_world()
+        match change:
+            case "answered":
+                world.asks(1, "session.permissions.handlePendingPermissionRequest", requestId="other")
+            case "left":
+                world.leaves(1)
+            case _:
+                world.asks(1, "session.send", prompt="and this")
+        if change != "answered":
+            world.step()
+            world.step()
+            world.time_passes(10.0)
+        assert world.session.close_waiting(world.now) == [], change
 
 
 def test_a_request_that_changes_nothing_goes_the_short_way_and_an_owners_turn_does_not() -> None:

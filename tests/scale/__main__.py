@@ -7,12 +7,11 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from tests.scale.bed import simulated_cluster
-from tests.scale.client import say
+from tests.scale.bed import logs_in, simulated_cluster
+from tests.scale.client import broken, say
 
 DEFAULT: Final = (100, 1000)
 CLUSTER: Final = "bench"
@@ -24,11 +23,10 @@ def bench(count: int, logs: Path, command: list[str]) -> tuple[dict[str, Any], l
     say(f"{count} tenants; load average before: {os.getloadavg()[0]:.1f}")
     python = [sys.executable, "-m"]
     with simulated_cluster(CLUSTER) as cluster:
-        floor = cluster.measured([*python, "tests.scale.floor", str(count)], {})
+        floor = cluster.measured([*python, "tests.scale.floor", str(count)], with_operator=False)
     log = logs / f"operator-{count}.log"
     with simulated_cluster(CLUSTER) as cluster:
-        access = {"COPILOT_BENCH_OPERATOR_KUBECONFIG": str(cluster.operator_kubeconfig())}
-        subject = cluster.measured([*python, "tests.scale.subject", str(count), log, *command], access)
+        subject = cluster.measured([*python, "tests.scale.subject", str(count), log, *command])
     ratio = subject["ready_s"] / floor["floor_s"]
     line = {
         "bench": "operator",
@@ -57,9 +55,7 @@ def bench(count: int, logs: Path, command: list[str]) -> tuple[dict[str, Any], l
         f"status writes {subject['status_writes']} (most of a tenant {subject['most_status_writes']}), "
         f"events {subject['events']} (most {subject['most_events']})"
     )
-    for promise, kept in promises.items():
-        say(f"{'kept' if kept else 'BROKEN'}: {promise}")
-    return line, [promise for promise, kept in promises.items() if not kept]
+    return line, broken(promises)
 
 
 def main() -> int:
@@ -69,15 +65,13 @@ def main() -> int:
     own = str(Path(sys.executable).with_name("copilot-operator"))
     parser.add_argument("--operator", default=own, help="how the operator is called (default: %(default)s)")
     options = parser.parse_args()
-    broken = []
-    with tempfile.TemporaryDirectory() as temporary:
-        logs = options.logs or Path(temporary)
-        logs.mkdir(parents=True, exist_ok=True)
+    not_kept = []
+    with logs_in(options.logs) as logs:
         for count in options.count or DEFAULT:
-            line, not_kept = bench(count, logs, options.operator.split())
+            line, found = bench(count, logs, options.operator.split())
             print(json.dumps(line), flush=True)
-            broken += not_kept
-    return 1 if broken else 0
+            not_kept += found
+    return 1 if not_kept else 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
@@ -85,10 +86,12 @@ class SimulatedCluster(EmbeddedCluster):
         wait_until(lambda: _nodes_ready(api) == NODES, timeout_s=60, what=f"{NODES} simulated nodes Ready")
         wait_until(lambda: _established(api), timeout_s=30, what="the CRDs established")
 
-    def measured(self, argv: Sequence[str | Path], environment: dict[str, str]) -> dict[str, Any]:
-        """Run a measurement in the cluster's network; the last line it prints is its answer."""
+    def measured(self, argv: Sequence[str | Path], *, with_operator: bool = True) -> dict[str, Any]:
+        """Run a measurement in the cluster's network; the last line it prints is its answer. ``with_operator``: it runs
+        one, which gets in as the operator."""
+        access = {"COPILOT_BENCH_OPERATOR_KUBECONFIG": str(self.operator_kubeconfig())} if with_operator else {}
         done = subprocess.run(
-            self.in_network(argv), env=self.environment() | environment, cwd=ROOT, stdout=subprocess.PIPE, check=True
+            self.in_network(argv), env=self.environment() | access, cwd=ROOT, stdout=subprocess.PIPE, check=True
         )
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
@@ -117,6 +120,15 @@ class SimulatedCluster(EmbeddedCluster):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
             process.kill()
+
+
+@contextmanager
+def logs_in(chosen: Path | None) -> Iterator[Path]:
+    """The directory that somebody wants the logs in, or one that is gone at the end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        logs = chosen or Path(temporary)
+        logs.mkdir(parents=True, exist_ok=True)
+        yield logs
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -143,3 +143,10 @@ def condition(manifest: Manifest, name: str) -> str:
 
 def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def broken(promises: Mapping[str, bool]) -> list[str]:
+    """Say of each promise whether it was kept; returns those that were not."""
+    for promise, kept in promises.items():
+        say(f"{'kept' if kept else 'BROKEN'}: {promise}")
+    return [promise for promise, kept in promises.items() if not kept]

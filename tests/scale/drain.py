@@ -7,12 +7,11 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.scale.bed import simulated_cluster
-from tests.scale.client import say
+from tests.scale.bed import logs_in, simulated_cluster
+from tests.scale.client import broken
 from tests.scale.survey import cpu_ms_per_survey
 
 CLUSTER: Final = "drain"
@@ -28,12 +27,9 @@ def main() -> int:
     options = parser.parse_args()
     survey_ms = asyncio.run(cpu_ms_per_survey())
     own = str(Path(sys.executable).with_name("copilot-operator"))
-    with tempfile.TemporaryDirectory() as temporary, simulated_cluster(CLUSTER, served=False) as cluster:
-        logs = options.logs or Path(temporary)
-        logs.mkdir(parents=True, exist_ok=True)
-        access = {"COPILOT_BENCH_OPERATOR_KUBECONFIG": str(cluster.operator_kubeconfig())}
+    with logs_in(options.logs) as logs, simulated_cluster(CLUSTER, served=False) as cluster:
         words = [sys.executable, "-m", "tests.scale.drain_subject", str(options.servers), str(options.hung)]
-        found = cluster.measured([*words, logs / "operator.log", own], access)
+        found = cluster.measured([*words, logs / "operator.log", own])
     line = {"bench": "drain", "servers": options.servers, "hung": options.hung} | found
     line["cpu_ms_per_survey"] = round(survey_ms, 2)
     print(json.dumps(line), flush=True)
@@ -41,9 +37,7 @@ def main() -> int:
         f"a dead server is found within {FOUND_S:.0f} s": line["found_dead_s_max"] <= FOUND_S,
         f"and replaced within {REPLACED_S:.0f} s": line["replaced_s_max"] <= REPLACED_S,
     }
-    for promise, kept in promises.items():
-        say(f"{'kept' if kept else 'BROKEN'}: {promise}")
-    return 0 if all(promises.values()) else 1
+    return 1 if broken(promises) else 0
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ Server and clients are processes of their own; what is measured for each way is
 
 * round trips of a request and an answer of 1 KB each at 1,000 messages/s (milliseconds),
 * messages per CPU second of the proxy with as many round trips under way as go, and with events that a server pushes,
-* the memory of an idle client connection.
+* the memory of an idle client connection,
+* what a gateway that keeps another's turns is sent for each, by a stand-in of the CLI.
 
 Figures go to stdout, everything else to stderr; the exit code is 1 when an aim is missed.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -25,6 +27,7 @@ from tests.cluster.packages import SYSTEM_PATH, find
 from tests.cluster.process import ClusterError, run, wait_until
 from tests.contract.gateway_bed import Server, Tenant, accepts, code_of, free_port, gateway_command, write_config
 from tests.scale.client import say
+from tests.scale.gateway_keeping import kb_per_turn
 
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 SECONDS: Final = 6.0
@@ -223,6 +226,7 @@ def main() -> int:
             Way("haproxy", front, [SERVER_TOKEN], haproxy.pid),
             Way("gateway", door, list(TOKENS), gateway.pid),
         )
+    line["keeper_kb_per_turn"] = round(asyncio.run(kb_per_turn()), 1)
     print(json.dumps(line), flush=True)
     return 1 if misses(line) else 0
 

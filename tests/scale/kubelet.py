@@ -62,6 +62,10 @@ class Kubelet:
         await asyncio.gather(*self._lives, return_exceptions=True)
         await self.stand_in.stop()
 
+    def volume(self, namespace: str, claim: str) -> Volume:
+        """What lies on it."""
+        return self._volumes.setdefault(f"{namespace}/{claim}", {})
+
     def seen(self, event: str, manifest: Manifest) -> None:
         """Take in an event of the watch."""
         metadata, address = manifest["metadata"], manifest.get("status", {}).get("podIP")

@@ -130,21 +130,26 @@ class OperatorProcess:
 
     def cpu_s(self) -> float:
         """User and system time of the process so far."""
-        words = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        words = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / TICKS
 
     def memory_mb(self, field: str = "VmHWM") -> float:
         """VmHWM: the most it ever had resident; VmRSS: now. In millions of bytes."""
-        lines = Path(f"/proc/{self._pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{field}:"))
+        return resident_mb(self.pid, field)
 
     def tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
 
     @property
-    def _pid(self) -> int:
+    def pid(self) -> int:
         assert self._process
         return self._process.pid
+
+
+def resident_mb(pid: int, field: str = "VmRSS") -> float:
+    """Memory of a process, in millions of bytes; ``field`` of its status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{field}:"))
 
 
 def _parsed(text: str) -> Figures:

@@ -10,7 +10,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Final
 from tests.cluster.api import choose
 from tests.cluster.layout import ROOT
 from tests.cluster.process import wait_until
-from tests.scale.bed import simulated_cluster
+from tests.scale.bed import logs_in, simulated_cluster
 from tests.scale.client import say
 from tests.stress.run import NAMESPACE, Plan
 from tests.support import model_pod
@@ -37,9 +36,8 @@ def simulated(stops: int, seed: int, *, drains: bool, logs: Path) -> dict[str, A
     with simulated_cluster(CLUSTER, served=False) as cluster:
         pools = max(1, min(MOST_POOLS, stops // (2 * SERVERS)))
         plan = Plan(stops, seed, pools, SERVERS, drains, None, str(logs / "operator.log"), [OPERATOR])
-        access = {"COPILOT_BENCH_OPERATOR_KUBECONFIG": str(cluster.operator_kubeconfig())}
         words = [sys.executable, "-m", "tests.stress.run", json.dumps(asdict(plan))]
-        return cluster.measured(words, access)
+        return cluster.measured(words)
 
 
 def real(stops: int, seed: int, *, logs: Path) -> dict[str, Any]:
@@ -85,9 +83,7 @@ def main() -> int:
     if options.cli == "real" and options.drain == "off":
         parser.error("real agents always drain")
     say(f"stress: {options.stops} stops, seed {options.seed}, drain {options.drain}")
-    with tempfile.TemporaryDirectory() as temporary:
-        logs = options.logs or Path(temporary)
-        logs.mkdir(parents=True, exist_ok=True)
+    with logs_in(options.logs) as logs:
         if options.cli == "real":
             figures = real(options.stops, options.seed, logs=logs)
         else:

@@ -1,4 +1,4 @@
-"""``python3 -m tests.stress.gateways``: servers are drained, stopped and started, and gateways killed, under clients.
+"""``python3 -m tests.stress.gateways``: servers are drained, restarted, scaled in, and gateways killed, under clients.
 
 Two gateway processes before several servers of a Shared pool, configured as the operator would. A turn is lost when its
 answer is not in its session at the end. Prints one line of JSON; the exit code is 1 when a turn was lost, or a
@@ -16,9 +16,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from copilot_operator.rpc.client import Connection
 from copilot_operator.rpc.errors import RpcError, ServerError
 from tests.contract.gateway_bed import Gateway, Server, Tenant, code_of, provider_at, token_of, write_config
 from tests.support.cli import Cli, real_cli
+from tests.support.eventually import eventually
 from tests.support.gateway import SERVER_TOKEN, RawClient
 from tests.support.model import ModelServer
 from tests.support.standin import StandIn, standin
@@ -33,6 +35,7 @@ from tests.support.standin import StandIn, standin
 TENANTS: Final = 5
 ANSWER_S: Final = 60.0  # what an SDK waits for a turn
 DRAIN_S: Final = 120.0
+UNWANTED_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,19 @@ class Bed:
         for gateway in self.gateways:
             write_config(gateway.config, servers, tenants, gateways=2 if self.plan.keep else 1)
 
-    async def drained(self, name: str) -> None:
+    @property
+    def up(self) -> list[Gateway]:
+        return [gateway for number, gateway in enumerate(self.gateways) if number not in self.down]
+
+    async def heard(self, name: str) -> None:
+        """As the operator does before it has a server drained: until all gateways know of it."""
+
+        async def all_know() -> bool:
+            return "Serving" not in [(await gateway.tells("/servers"))[name] for gateway in self.up]
+
+        await eventually(all_know, within_s=5, what="gateways know that a server drains")
+
+    async def drained(self, name: str, *, close: bool = True) -> None:
         """As an agent drains: until nothing works there any more, then every session is closed."""
         at = self.servers[name]
         connection = await Connection.open(at.host, at.port, timeout_s=5)
@@ -106,7 +121,7 @@ class Bed:
                     busy = [await self._works(connection, id) for id in ids]
                     idle = 0 if any(busy) else idle + 1
                     await asyncio.sleep(0.2)
-            for id in ids:
+            for id in ids if close else ():
                 await connection.call("sessions.close", {"sessionId": id}, timeout_s=20)
         finally:
             await connection.close()
@@ -118,26 +133,37 @@ class Bed:
             return False
         return bool(answer["hasActiveWork"])
 
-    async def stopped(self, name: str, away_s: float) -> None:
-        """Drain a server, stop it, and start it again on its state."""
+    async def stopped(self, name: str, away: Callable[[], Awaitable[None]]) -> None:
+        """Drain a server, stop it, and start it again on its state after ``away``."""
         self.state[name] = "Draining"
         self.tell()
+        await self.heard(name)
         await self.drained(name)
         await self.servers[name].stop()
         self.state[name] = "Stopped"
         self.tell()
-        await asyncio.sleep(away_s)
+        await away()
         await self.servers[name].start()
         self.state[name] = "Serving"
         self.tell()
 
+    async def wanted(self, name: str) -> None:
+        """Until a gateway says that it holds requests for the server, as the operator learns it; or nobody does."""
+
+        async def is_wanted() -> bool:
+            return any([name in await gateway.tells("/demand") for gateway in self.up])
+
+        with suppress(AssertionError):
+            await eventually(is_wanted, within_s=UNWANTED_S, what="somebody wants it", every_s=0.1)
+
     async def killed(self, number: int, away_s: float) -> None:
-        """SIGKILL a gateway, and start another in its place."""
+        """SIGKILL a gateway, and start another in its place; the next may be killed once that one is ready."""
         self.down.add(number)
         await self.gateways[number].stop(signal.SIGKILL)
         await asyncio.sleep(away_s)
         await self.gateways[number].start()
         self.down.discard(number)
+        await self.gateways[number].ready()
 
 
 class Talker:
@@ -301,21 +327,26 @@ async def measured(plan: Plan, directory: Path) -> dict[str, Any]:
         talkers = [Talker(number, bed, tally, random.Random(f"{plan.seed}-{number}")) for number in range(plan.clients)]
         talking = [asyncio.create_task(talker.run(stop)) for talker in talkers]
         for _ in range(plan.events):
-            if choice.random() < 0.3:
-                await bed.killed(choice.randrange(2), choice.uniform(0.2, 1.0))
-            else:
-                await bed.stopped(f"server-{choice.randrange(plan.servers)}", choice.uniform(0.0, 1.0))
+            server = f"server-{choice.randrange(plan.servers)}"
+            match choice.choices(("kill", "restart", "scale in"), (3, 5, 2))[0]:
+                case "kill":
+                    await bed.killed(choice.randrange(2), choice.uniform(0.2, 1.0))
+                case "restart":
+                    await bed.stopped(server, partial(asyncio.sleep, choice.uniform(0.0, 1.0)))
+                case _:
+                    await bed.stopped(server, partial(bed.wanted, server))
             await asyncio.sleep(choice.uniform(0.0, 1.0))
         stop.set()
         ended = await asyncio.gather(*talking, return_exceptions=True)
-        await asyncio.sleep(5.0)  # turns whose client has hung up
-        lost = await judged(bed, tally)
+        for name in bed.servers:
+            await bed.drained(name, close=False)  # turns whose client has hung up
+        lost, errors = await judged(bed, tally), sum(gateway.errors for gateway in bed.gateways)
     failed = [repr(each) for each in ended if isinstance(each, BaseException)]
     for each in (*failed, *(f"lost: {mark}" for mark in lost), *sorted(set(tally.refused))):
         print(each, file=sys.stderr)
     return {
         "bench": "stress-gateway", "cli": "real" if plan.real else "stand-in", "keep": "on" if plan.keep else "off",
-        "events": plan.events, "turns": len(tally.sent), "lost": len(lost), "stuck": len(failed),
+        "events": plan.events, "turns": len(tally.sent), "lost": len(lost), "stuck": len(failed), "errors": errors,
         "connections_closed": tally.closed, "refused": len(tally.refused),
         "worst_pause_s": round(tally.worst_pause_s, 1), "seed": plan.seed,
     }  # fmt: skip
@@ -333,7 +364,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         found = asyncio.run(measured(plan, Path(directory)))
     print(json.dumps(found))
-    bad = found["lost"] or found["connections_closed"] or found["stuck"]
+    bad = found["lost"] or found["connections_closed"] or found["stuck"] or found["errors"]
     return int(bool(bad) if plan.keep else not found["lost"])
 
 

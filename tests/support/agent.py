@@ -24,6 +24,7 @@ class RunningAgent:
 
     process: asyncio.subprocess.Process
     port: int
+    metrics_port: int
     log: list[dict[str, Any]]
 
     async def get(self, path: str, *, timeout_s: float = 10.0) -> tuple[int, str]:
@@ -78,10 +79,11 @@ async def running_agent(
     cli_port: int, token: str | None, data: Path, **environment: str
 ) -> AsyncIterator[RunningAgent]:
     """An agent for the CLI at a port of this machine; told to stop at the end."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     settings = {
         "COPILOT_AGENT_HOST": "127.0.0.1",
         "COPILOT_AGENT_PORT": "0",
+        "COPILOT_AGENT_METRICS_PORT": "0",
         "COPILOT_AGENT_CLI_PORT": str(cli_port),
         "COPILOT_AGENT_DATA": str(data),
     } | ({} if token is None else {"COPILOT_CONNECTION_TOKEN": token})
@@ -102,7 +104,7 @@ async def running_agent(
             what="the agent listens",
         )
         assert listening is not None
-        yield RunningAgent(process, listening["port"], log)
+        yield RunningAgent(process, listening["port"], listening["metrics"], log)
     finally:
         if process.returncode is None:
             process.terminate()

@@ -25,6 +25,7 @@ class RawClient:
     """Sends bytes as they are, and keeps what comes: replies by id, and all else in order."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.answer_s = ANSWER_S
         self.told: list[dict[str, Any]] = []
         self.asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._reader, self._writer = reader, writer
@@ -61,7 +62,7 @@ class RawClient:
         return id
 
     async def reply(self, id: Any) -> dict[str, Any]:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(self.answer_s):
             return await self._replies.setdefault(id, asyncio.get_running_loop().create_future())
 
     async def unsolicited(self) -> dict[str, Any]:

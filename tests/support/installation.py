@@ -1,14 +1,19 @@
-"""What has to be there before anybody can try the project: cluster, images, CRDs, and the operator's manifests."""
+"""What has to be there before anybody can try the project: cluster, images, CRDs, and the operator's manifests.
+
+``python -m tests.support.installation`` installs it in the cluster that runs.
+"""
 
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Final
 
 import yaml
 
 from tests.cluster import images
-from tests.cluster.api import Cluster
-from tests.cluster.layout import ROOT
+from tests.cluster.api import Cluster, choose
+from tests.cluster.layout import DEFAULT_NAME, ROOT
 from tests.support.kube import Kube
 
 BASE: Final = ROOT / "manifests" / "base"
@@ -62,3 +67,15 @@ def wait_for_api(kube: Kube) -> None:
 
 def sample(name: str) -> Path:
     return SAMPLES / name
+
+
+def main() -> int:
+    cluster = choose(os.environ.get("COPILOT_TEST_CLUSTER", DEFAULT_NAME))
+    kube = Kube.of(cluster.kubeconfig)
+    install_operator(kube, bring_images(cluster))
+    print(f"the operator runs: export KUBECONFIG={cluster.kubeconfig}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,7 +19,10 @@ Object: TypeAlias = dict[str, Any]
 
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
-BUILT_IN: Final = {kind.kind: kind for kind in (NAMESPACE, CONFIG_MAP, SECRET, SERVICE, DEPLOYMENT, POOL, TENANT)}
+AUTOSCALER: Final = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+BUILT_IN: Final = {
+    kind.kind: kind for kind in (NAMESPACE, CONFIG_MAP, SECRET, SERVICE, DEPLOYMENT, POOL, TENANT, AUTOSCALER)
+}
 
 TIMEOUT_S: Final = 30.0
 MANAGER: Final = "tests"
@@ -123,6 +126,10 @@ class Kube:
         if done.returncode != 0:
             raise KubeError(f"kubectl {' '.join(words[:4])}", done.returncode, done.stderr.strip()[-2000:])
         return done.stdout
+
+    def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """What is no JSON, such as logs; raises KubeError."""
+        return self._send("GET", path, query or {}, None, JSON).decode(errors="replace")
 
     def request(
         self,

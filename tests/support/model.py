@@ -18,7 +18,8 @@ in the last user message    what the model does
 
 Endpoints, each with or without ``/v1``: ``POST /chat/completions``, ``POST /responses``, ``GET /models``.
 ``GET /stats`` counts requests. ``/user`` and ``/copilot_internal/user`` are as much of GitHub as the CLI needs to take
-a token (any that does not contain "bad"). Every answer closes its connection, so that a client's going is always seen.
+a token (any that does not contain "bad"); for turns one with "unpaid" in it is refused as well. Every answer closes its
+connection, so that a client's going is always seen.
 """
 
 import argparse
@@ -279,6 +280,7 @@ def responses_body(plan: Plan, model: str, usage: Json) -> Json:
     }
 
 
+MINTING: Final = re.compile(r"/lives/([\d.]+)/app/installations/\d+/access_tokens")
 CARRIES_TEXT: Final = ('"content": "', "response.output_text.delta")  # an event that is a chunk of the answer
 APIS: Final = {
     "/chat/completions": (chat_turn, chat_stream, chat_body),
@@ -317,6 +319,18 @@ def model_list() -> Json:
         "billing": {"is_premium": False, "multiplier": 0},
     }
     return {"object": "list", "data": [model]}
+
+
+def minted(life_s: float, number: int) -> Json:
+    """An installation's token that tells by itself when it ends; so may a person's, ``gho_``."""
+    ends = int(time.time() + life_s)
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))
+    return {"token": f"ghs_{ends}_{number}", "expires_at": expires}
+
+
+def has_expired(token: str) -> bool:
+    found = re.fullmatch(r"gh[os]_(\d+)_\d+", token)
+    return found is not None and int(found[1]) < time.time()
 
 
 def github_user(base: str) -> Json:
@@ -427,6 +441,10 @@ class ModelServer:
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host, self.port = host, port
         self.stats = Stats()
+        self._minted = 0
+        self.bearers: list[str] = []  # of turns, in their order
+        self.accepts: str | None = None  # the only bearer that turns may have
+        self.expired = 0  # requests for an answer that came with a token that had ended
         self._connections: set[asyncio.Task[None]] = set()
 
     @property
@@ -487,8 +505,17 @@ class ModelServer:
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         path = request.path.removeprefix("/v1")
+        if has_expired(request.token):
+            self.expired += path in APIS
+            raise Refused(401, "this token has expired")
         match request.method, path:
+            case "POST", app if minting := MINTING.fullmatch(app):
+                self._minted += 1
+                await send_json(writer, 201, minted(float(minting[1]), self._minted))
             case "POST", "/chat/completions" | "/responses":
+                self.bearers.append(request.token)
+                if "unpaid" in request.token or (self.accepts is not None and request.token != self.accepts):
+                    raise Refused(401, "this key is not accepted")
                 with self.stats.counted():
                     await answer_turn(path, request, writer)
             case "GET", "/models":

@@ -29,6 +29,8 @@ class OperatorProcess:
     directory: Path
     image: str = "copilot-operator:dev"
     port: int = 0  # of /livez, /readyz and /metrics; 0 is any
+    namespace: str = OPERATOR_NAMESPACE  # of its Lease; its account is always that of the manifests
+    more: dict[str, str] = field(default_factory=dict)  # further settings, from the next start on
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -43,17 +45,27 @@ class OperatorProcess:
         settings = {
             "KUBECONFIG": str(kubeconfig),
             "COPILOT_OPERATOR_IMAGE": self.image,
-            "POD_NAMESPACE": OPERATOR_NAMESPACE,
+            "POD_NAMESPACE": self.namespace,
             "POD_NAME": "operator-under-test",
             "COPILOT_OPERATOR_PORT": str(self.port),
+            "COPILOT_OPERATOR_LOG_LEVEL": "debug",  # secrets are looked for in what it logs
+            **self.more,
         }
         words = ["env", *(f"{key}={value}" for key, value in settings.items())]
-        began = self.log_file.stat().st_size if self.log_file.exists() else 0
+        began = self.log_size()
         with self.log_file.open("ab") as log:
             argv = [*words, sys.executable, "-m", "copilot_operator", "run"]
             self.process = self.cluster.start_in_network(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             self._wait_for("leads", began)
+
+    def log_size(self) -> int:
+        """Bytes; for ``entries`` and ``says`` of what comes later."""
+        return self.log_file.stat().st_size if self.log_file.exists() else 0
+
+    def says(self, message: str, since: int = 0) -> bool:
+        """Whether a message of its log has this in it."""
+        return any(message in str(entry.get("message")) for entry in self.entries(since))
 
     def kill(self) -> None:
         """As a crash ends it: at once, nothing is given back."""
@@ -78,6 +90,18 @@ class OperatorProcess:
         """Have it running, whatever the test before did."""
         if self.has_ended():
             self.start()
+
+    def log_since(self, began: int) -> str:
+        """What it wrote from a size of its log file on."""
+        with self.log_file.open("rb") as file:
+            file.seek(began)
+            return file.read().decode(errors="replace")
+
+    def page(self, path: str) -> str:
+        """What it tells who asks, such as /metrics; needs a ``port`` that was chosen."""
+        program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
+        words = [sys.executable, "-c", program, f"http://127.0.0.1:{self.port}{path}"]
+        return str(self.cluster.run_in_network(words, capture_output=True, text=True, timeout=30, check=True).stdout)
 
     def entries(self, since: int = 0) -> list[dict[str, Any]]:
         """What it logged; a line that is no JSON (a traceback) becomes a message."""

@@ -91,18 +91,28 @@ class Place:
         return ConnectionData.of(self.kube, self.namespace, tenant)
 
     async def say(
-        self, tenant: str, provider: Any, *prompts: str, resume: bool = False, session: str = ""
+        self,
+        tenant: str,
+        provider: Any,
+        *prompts: str,
+        resume: bool = False,
+        session: str = "",
+        connection: ConnectionData | None = None,
+        server_stops: bool = False,
     ) -> list[str]:
         """Turns with the tenant's server through the official SDK, as a rule in the one session that a test has with
-        it."""
-        connection, session = self.connection(tenant), session or f"session-{tenant}"
-        what = Talk(connection.address, connection.token, session, prompts, resume, provider=provider)
+        it. ``connection``: as it was read before; ``server_stops``: with the last turn, see :class:`Talk`."""
+        connection, session = connection or self.connection(tenant), session or f"session-{tenant}"
+        what = Talk(
+            connection.address, connection.token, session, prompts, resume, provider=provider, server_stops=server_stops
+        )
         return await asyncio.to_thread(self.application.talk, what)
 
     async def in_a_turn(self, provider: Any, tenant: str, word: str, seconds: float) -> "asyncio.Task[list[str]]":
-        """A turn of so many seconds, in a session that has had one (NOTE=first); returns once it is under way."""
+        """A turn of so many seconds, the server's last, in a session that has had one (NOTE=first); returns once it is
+        under way."""
         await self.say(tenant, provider, "remember NOTE=first")
-        said = self.say(tenant, provider, f"remember NOTE={word} SLEEP={seconds}", resume=True)
+        said = self.say(tenant, provider, f"remember NOTE={word} SLEEP={seconds}", resume=True, server_stops=True)
         turn = asyncio.create_task(said, name=f"turn of {tenant}")
         await self.until(lambda: self.busy(tenant) == 1, within_s=40, what=f"{tenant} is in a turn", about=tenant)
         return turn
@@ -144,19 +154,23 @@ class Place:
 
     def agent_state(self, tenant: str) -> Object | None:
         """What the agent of a tenant's server says of it (/state); None if it says nothing."""
+        try:
+            state: Object = json.loads(self.asked_of_agent(tenant, "/state"))
+        except ValueError:
+            return None
+        return state
+
+    def asked_of_agent(self, tenant: str, path: str) -> str:
+        """A page of the agent of a tenant's server; "" if it does not say "fine"."""
         addresses = [
             pod["status"].get("podIP") for pod in self.pods(tenant) if "deletionTimestamp" not in pod["metadata"]
         ]
         if not addresses or not addresses[0]:
-            return None
-        program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
-        words = [sys.executable, "-c", program, f"http://{addresses[0]}:4322/state"]
-        done = self.cluster.run_in_network(words, capture_output=True, text=True, timeout=15, check=False)
-        try:
-            state: Object = json.loads(done.stdout)
-        except ValueError:
-            return None
-        return state
+            return ""
+        program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=12).read().decode())"
+        words = [sys.executable, "-c", program, f"http://{addresses[0]}:4322{path}"]
+        done = self.cluster.run_in_network(words, capture_output=True, text=True, timeout=20, check=False)
+        return str(done.stdout)
 
     def explain(self, tenant: str) -> str:
         """What there is to know about a tenant."""

@@ -38,6 +38,7 @@ class SimulatedAgent:
         deadline_s: float = DRAIN_DEADLINE_S,
     ) -> None:
         self.told_to_drain_at: dict[int, float] = {}  # by the number of its server's start
+        self.quiet_s: float | None = None  # since anybody used it, if that shall be longer than it is
         settings = Settings(
             token=server.token, cli_host=host, cli_port=cli_port, host=host, port=0, data=Path("/"),
             drain_deadline_s=deadline_s, probe_timeout_s=3, pod=pod,
@@ -81,4 +82,7 @@ class SimulatedAgent:
     async def _state(self, query: Mapping[str, str]) -> Response:
         seen = await self._pages["/state"](query)
         used = {"memoryBytes": self._server.memory_bytes, "processes": self._server.processes}
-        return replace(seen, body=json.dumps(json.loads(seen.body) | used) + "\n")
+        told = json.loads(seen.body)
+        if self.quiet_s is not None:
+            told["sessions"] = (told.get("sessions") or {}) | {"secondsSinceActivity": self.quiet_s}
+        return replace(seen, body=json.dumps(told | used) + "\n")

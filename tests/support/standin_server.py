@@ -139,6 +139,7 @@ class Server:
             "session.list": sessions.list,
             "session.getMetadata": sessions.metadata,
             "session.getMessages": sessions.messages,
+            "session.log": sessions.log,
             "session.metadata.activity": sessions.activity,
             "session.eventLog.tail": sessions.tail,
             "session.tasks.list": sessions.tasks,
@@ -147,7 +148,12 @@ class Server:
             "session.permissions.setApproveAll": sessions.approve_all,
             "session.permissions.handlePendingPermissionRequest": sessions.answer_permission,
             "session.tools.listPendingRequests": sessions.pending_tools,
+            "session.metadata.updateClientMetadata": sessions.update_client_metadata,
+            "sessions.bulkDelete": sessions.bulk_delete,
+            "sessions.checkInUse": lambda *_: {"inUse": []},
             "sessions.close": sessions.close,
+            "sessions.getClientMetadata": sessions.client_metadata,
+            "sessions.getSizes": sessions.sizes,
             "sessions.readPersistedEvents": sessions.persisted,
             "standin.fault": self._set_fault,  # ours: for who can reach it by its address only
         }

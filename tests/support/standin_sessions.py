@@ -57,6 +57,8 @@ class Session:
     work: asyncio.Task[None] | None = None
     shells: set[asyncio.Task[None]] = field(default_factory=set)
     permissions: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
+    client_metadata: dict[str, str] = field(default_factory=dict)
+    size: int = 27_000  # of its directory
     started_at: str = field(default_factory=lambda: timestamp())
 
     @property
@@ -185,6 +187,32 @@ class Sessions:
             self._lifecycle("session.deleted", session)
         return {"success": True}
 
+    def bulk_delete(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
+        """Loaded ones as well; of what is not there it is said that it is deleted, too."""
+        ids = params.get("sessionIds", ())
+        freed = {id: self._all[id].size if id in self._all else 0 for id in ids}
+        for id in ids:
+            self.delete(owner, {"sessionId": id})
+        return {"freedBytes": freed}
+
+    def sizes(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
+        return {"sizes": {session.id: session.size for session in self.stored}}
+
+    def update_client_metadata(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
+        session = self._loaded("session.metadata.updateClientMetadata", params)
+        session.client_metadata.update(params.get("set", {}))
+        return dict(session.client_metadata)
+
+    def client_metadata(self, owner: Hashable, params: dict[str, Any]) -> Any:
+        def told(id: str) -> dict[str, Any]:
+            session, keys = self._all.get(id), params.get("keys")
+            if session is None:
+                return {"sessionId": id, "status": "notFound"}
+            kept = {key: value for key, value in session.client_metadata.items() if keys is None or key in keys}
+            return {"sessionId": id, "status": "ok", "metadata": kept}
+
+        return [told(id) for id in params.get("sessionIds", ())]
+
     def list(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
         return {"sessions": [self._metadata(session) for session in reversed(self.stored)]}
 
@@ -203,6 +231,14 @@ class Sessions:
         session = self._all.get(params.get("sessionId", ""))
         events = [] if session is None else [each for each in session.events if not each.get("ephemeral")]
         return {"events": events}
+
+    def log(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
+        """Ephemeral ones only: nothing stores them, and only owners hear of them."""
+        session, id = self._loaded("session.log", params), str(uuid.uuid4())
+        data = {"infoType": params.get("type", "notification"), "message": params.get("message", "")}
+        event = {"type": "session.info", "data": data, "ephemeral": True, "id": id, "timestamp": timestamp()}
+        self._tell(set(session.owners), "session.event", {"sessionId": session.id, "event": event})
+        return {"eventId": id}
 
     def activity(self, owner: Hashable, params: dict[str, Any]) -> dict[str, Any]:
         session = self._loaded("session.metadata.activity", params)
@@ -265,7 +301,11 @@ class Sessions:
             await asyncio.sleep(_duration(found[1]))
         if found := re.search(r"\bSLEEP=([0-9.]+)", prompt):
             await self._stream(session, float(found[1]))
-        self._event(session, "assistant.message", {"content": f"you said: {prompt}"})
+        if found := re.search(r"\bERR=(\d+)", prompt):
+            failure = {"errorType": "query", "message": "the model refused", "statusCode": int(found[1])}
+            self._event(session, "session.error", failure)
+        else:
+            self._event(session, "assistant.message", {"content": f"you said: {prompt}"})
         self._event(session, "assistant.turn_end", {"turnId": "0"})
 
     async def _stream(self, session: Session, seconds: float) -> None:

@@ -20,14 +20,17 @@ from tests.cluster.api import Cluster
 from tests.cluster.layout import ROOT
 
 TURN_S: Final = 60.0
-START_S: Final = 30.0
+START_S: Final = 65.0  # longer than a gateway holds a request
 TALK_S: Final = 180.0
 END_S: Final = 10.0
 
 
 @dataclass(frozen=True)
 class Talk:
-    """What to say to which server; without prompts it is connected to and pinged. ``token`` stays out of logs."""
+    """What to say to which server; without prompts it is connected to and pinged. ``token`` stays out of logs.
+
+    ``server_stops``: it is to stop with the last turn, and may be gone before the client could detach its session.
+    """
 
     url: str  # host:port
     token: str = field(repr=False)
@@ -36,6 +39,7 @@ class Talk:
     resume: bool = False
     model: str | None = "fake-model"
     provider: dict[str, Any] | None = field(default=None, repr=False)
+    server_stops: bool = False
 
 
 class TalkFailed(Exception):
@@ -139,7 +143,7 @@ async def converse(what: Talk) -> list[str]:
             raise TalkFailed(f"no answer to: {prompt}")
         answers.append(str(getattr(answer.data, "content", "")))
     async with asyncio.timeout(START_S):
-        await client.stop()
+        await (client.force_stop() if what.server_stops else client.stop())
     return answers
 
 

@@ -1,7 +1,8 @@
 """The deep probe: whether the CLI can still make a session. Pings are answered even if that part of it is stuck.
 
 No turn, and no network: the session names a provider, so that the CLI asks nobody for models, and never talks to it.
-Its id is always the same, so that what a broken attempt leaves behind is found and deleted by the next one.
+Its id is always the same, so that what a broken attempt leaves behind is found and deleted by the next one; where
+servers share their sessions each has one of its own.
 """
 
 import asyncio
@@ -29,7 +30,6 @@ _TIMEOUT_S: Final = 20.0  # for each of its calls; 0.1 s is usual
 _MAX_BODY_BYTES: Final = 256 * KIB
 
 _SESSION: Final[dict[str, Any]] = {
-    "sessionId": SESSION_ID,
     "model": "none",
     "provider": {"type": "openai", "baseUrl": "http://127.0.0.1:9/v1", "apiKey": "none"},
     "enableSessionStore": False,
@@ -49,10 +49,17 @@ class DeepProbe:
     """Probes one CLI now and then, when nobody can be in the way."""
 
     def __init__(
-        self, host: str, port: int, token: str | None, *, every_s: float, is_unused: Callable[[], Awaitable[bool]]
+        self,
+        host: str,
+        port: int,
+        token: str | None,
+        *,
+        every_s: float,
+        is_unused: Callable[[], Awaitable[bool]],
+        id: str = SESSION_ID,
     ) -> None:
         self.reading: DeepReading | None = None  # of the CLI process that is there
-        self._cli = (host, port, token)
+        self._cli, self._id = (host, port, token), id
         self._every_s, self._is_unused = every_s, is_unused
         self._new_cli = False
 
@@ -71,7 +78,7 @@ class DeepProbe:
                 continue
             wait_s, self._new_cli = self._every_s, False
             try:
-                message = await create_and_delete(*self._cli)
+                message = await create_and_delete(*self._cli, self._id)
             except ServerError:
                 continue
             if message:
@@ -84,7 +91,7 @@ class DeepProbe:
                 self.reading = DeepReading(not message, message, clock())
 
 
-async def create_and_delete(host: str, port: int, token: str | None) -> str:
+async def create_and_delete(host: str, port: int, token: str | None, id: str = SESSION_ID) -> str:
     """Make a session and remove it. "": it worked, else why not.
 
     Raises ServerError when that cannot be said: the CLI went away meanwhile, rejects our token, or has no such methods.
@@ -95,11 +102,11 @@ async def create_and_delete(host: str, port: int, token: str | None) -> str:
         )
         try:
             await connection.connect(token, timeout_s=_TIMEOUT_S)
-            stored = await connection.call("session.getMetadata", {"sessionId": SESSION_ID}, timeout_s=_TIMEOUT_S)
+            stored = await connection.call("session.getMetadata", {"sessionId": id}, timeout_s=_TIMEOUT_S)
             if stored != {}:
                 return ""  # somebody gave a session of theirs this name, and had a turn in it: leave it alone
-            await connection.call("session.create", _SESSION, timeout_s=_TIMEOUT_S)
-            answer = await connection.call("session.delete", {"sessionId": SESSION_ID}, timeout_s=_TIMEOUT_S)
+            await connection.call("session.create", {"sessionId": id, **_SESSION}, timeout_s=_TIMEOUT_S)
+            answer = await connection.call("session.delete", {"sessionId": id}, timeout_s=_TIMEOUT_S)
         finally:
             connection.abort()
     except (ConnectionLost, ServerRefused, AuthenticationFailed):

@@ -1,14 +1,15 @@
 """Keeps sessions alive whose clients may hang up: another owner, beside the client, as long as there is work."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
 from copilot_operator.agent.log import log
 from copilot_operator.agent.observer import Sessions
 from copilot_operator.rpc.busy import Standing
 from copilot_operator.rpc.client import Connection
+from copilot_operator.rpc.ephemeral import NONE, UNSTORED, Ephemeral
 from copilot_operator.rpc.errors import ServerError
 from copilot_operator.rpc.framing import KIB
 
@@ -27,8 +28,18 @@ class Keeper:
     What it is sent is dropped unread, however large.
     """
 
-    def __init__(self, host: str, port: int, token: str | None) -> None:
-        self._host, self._port, self._token = host, port, token
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        token: str | None,
+        *,
+        ephemeral: Ephemeral = NONE,
+        loading: Callable[[str], AbstractAsyncContextManager[None]] | None = None,
+    ) -> None:
+        """``loading``: around what would load a session that is not loaded any more. Raises ServerError: it may not."""
+        self._loading = loading or _freely
+        self._host, self._port, self._token, self._ephemeral = host, port, token, ephemeral
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._kept: set[str] = set()
@@ -63,8 +74,9 @@ class Keeper:
         try:
             connection = await self._connected()
             self._kept.add(id)  # before it is known: a drain may be called off in between
-            quietly = {"sessionId": id, "disableResume": True}
-            await connection.call("session.resume", quietly, timeout_s=_CALL_TIMEOUT_S)
+            quietly = {"sessionId": id, "disableResume": True} | (UNSTORED if id in self._ephemeral else {})
+            async with self._loading(id):
+                await connection.call("session.resume", quietly, timeout_s=_CALL_TIMEOUT_S)
         except ServerError as error:  # tried again at the next look; the turn runs on as long as its client stays
             self._kept.discard(id)
             log("keeper could not attach", session=id, message=str(error))
@@ -95,6 +107,11 @@ class Keeper:
                 self._connection = connection
                 self._kept.clear()
             return self._connection
+
+
+@asynccontextmanager
+async def _freely(id: str) -> AsyncIterator[None]:
+    yield
 
 
 async def side_by_side(step: Callable[[str], Awaitable[None]], ids: Iterable[str]) -> None:

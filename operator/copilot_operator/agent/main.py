@@ -31,13 +31,14 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _serve(settings: Settings) -> int:
     agent = Agent(settings)
-    server = WebServer(agent.pages)
+    server, metrics = WebServer(agent.pages), WebServer(agent.metrics_pages)
     try:
         port = await server.start(settings.host, settings.port)
+        metrics_port = await metrics.start(settings.host, settings.metrics_port)
     except OSError as error:
         log("agent cannot listen", host=settings.host, port=settings.port, message=str(error))
         return 2
-    log("agent listens", port=port, cli=f"{settings.cli_host}:{settings.cli_port}")
+    log("agent listens", port=port, metrics=metrics_port, cli=f"{settings.cli_host}:{settings.cli_port}")
     running = asyncio.create_task(agent.run())
     told_to_stop, told_again = _signals()
     stopping = asyncio.create_task(told_to_stop.wait())
@@ -47,7 +48,9 @@ async def _serve(settings: Settings) -> int:
         return 1
     await _finish(agent, told_again)
     server.stop()
+    metrics.stop()
     running.cancel()
+    await agent.leave()
     log("agent ends")
     return 0
 

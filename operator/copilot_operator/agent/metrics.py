@@ -32,6 +32,7 @@ def _lines(state: State) -> Iterator[str]:
         capacity, free = _one(disk.capacity_bytes), _one(disk.free_bytes)
         yield from _metric("copilot_server_disk_capacity_bytes", "gauge", "Size of the state volume.", capacity)
         yield from _metric("copilot_server_disk_free_bytes", "gauge", "Free space of the state volume.", free)
+    yield from _expiry(state)
     yield from _metric("copilot_server_draining", "gauge", "Whether a drain runs or is done.", _one(drain is not None))
     cut = _one(0 if drain is None else len(drain.progress.cut))
     yield from _metric("copilot_server_drain_cut_turns", "gauge", "Turns cut by the deadline of this drain.", cut)
@@ -56,9 +57,41 @@ def _sessions(state: State) -> Iterator[str]:
     )
     work: list[_Sample] = [({"work": kind}, number) for kind, number in kinds_of_work(state.sessions).items()]
     yield from _metric("copilot_server_busy_sessions", "gauge", "Busy sessions by what keeps them so.", work)
+    help = "Sessions unloaded because others waited to be loaded (sessions.maxConcurrent)."
+    yield from _metric("copilot_server_sessions_evicted_total", "counter", help, _one(state.evicted))
+    help = "Sessions refused because there were as many as may be (sessions.whenFull: Reject)."
+    yield from _metric("copilot_server_sessions_refused_total", "counter", help, _one(state.refused))
+    help = "Sessions that wait to be loaded, for there are as many as may be (sessions.maxConcurrent)."
+    yield from _metric("copilot_server_sessions_waiting_for_room", "gauge", help, _one(state.wait_for_room))
+    help = "Tenants that wait to speak in sessions that they share with others (shared.sharedSessions)."
+    yield from _metric("copilot_server_waiting_to_speak", "gauge", help, _one(state.wait_to_speak))
     silent_s = state.sessions.silent_s or 0.0
     help = "Longest time a turn that waits for nobody has shown no event."
     yield from _metric("copilot_server_stalled_seconds", "gauge", help, _one(round(silent_s, 1)))
+
+
+def _expiry(state: State) -> Iterator[str]:
+    tally = state.tally
+    help = "Sessions deleted because nobody had used them for the pool's sessions.ttl."
+    yield from _metric("copilot_server_expired_sessions_deleted_total", "counter", help, _one(tally.deleted))
+    help = "Bytes of sessions deleted so."
+    yield from _metric("copilot_server_expired_sessions_freed_bytes_total", "counter", help, _one(tally.freed_bytes))
+    if tally.expired is not None:
+        help = "Sessions that the last pass would have deleted without ttlAction: DryRun."
+        yield from _metric("copilot_server_expired_sessions_kept", "gauge", help, _one(tally.expired))
+    help = "Sessions of deleted tenants that were erased."
+    yield from _metric("copilot_server_erased_sessions_total", "counter", help, _one(state.erased.sessions))
+    help = "Broken sessions in quarantine on the volume."
+    yield from _metric("copilot_server_quarantined_sessions", "gauge", help, _one(len(state.quarantined)))
+    passes = _one(tally.passes)
+    yield from _metric("copilot_server_janitor_passes_total", "counter", "Looks for expired sessions.", passes)
+    if tally.pass_s is not None:
+        help = "Time that the last look for expired sessions took."
+        yield from _metric("copilot_server_janitor_pass_seconds", "gauge", help, _one(round(tally.pass_s, 3)))
+    help = "Ephemeral sessions that are stored, because a client has them open or had a moment ago."
+    yield from _metric("copilot_server_ephemeral_sessions", "gauge", help, _one(state.ephemeral))
+    help = "Ephemeral sessions deleted because no client had them open any more."
+    yield from _metric("copilot_server_ephemeral_sessions_erased_total", "counter", help, _one(state.ephemeral_erased))
 
 
 def _one(value: float) -> list[_Sample]:

@@ -5,18 +5,19 @@ CLI comes back; each time is another CLI process (``generation``), of which noth
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from copilot_operator.agent.deletion import Deletion
 from copilot_operator.agent.known import KnownSessions
 from copilot_operator.agent.log import log
 from copilot_operator.agent.signs import Signs
-from copilot_operator.agent.survey import survey
+from copilot_operator.agent.survey import stored_sessions, survey
 from copilot_operator.rpc import busy
 from copilot_operator.rpc.busy import Count, Standing, Work
 from copilot_operator.rpc.client import Connection
-from copilot_operator.rpc.errors import ConnectionLost, ProtocolError, ServerError, ServerSilent
+from copilot_operator.rpc.errors import ConnectionLost, ServerError, ServerSilent
 from copilot_operator.rpc.framing import MIB
 
 # A client may create a session the moment the port opens, and one that never sends is invisible to who comes late:
@@ -25,7 +26,6 @@ _RETRY_S: Final = 0.1
 _RETRY_MAX_S: Final = 1.0
 
 _CALL_TIMEOUT_S: Final = 5.0
-_LIST_TIMEOUT_S: Final = 20.0  # 1,000 stored sessions take half a second; this is for a busy machine
 _LIST_EVERY_S: Final = 30.0  # and then only if something has changed
 _LIST_RETRY_S: Final = 5.0
 _SIGN_TIMEOUT_S: Final = 2.0
@@ -35,6 +35,7 @@ _RESTING_AT_ONCE: Final = 250  # about 0.1 s of the CLI's time
 
 # The listing of 1,000 sessions has 250 KiB. Larger answers than this are not kept: the agent has to stay small.
 _MAX_BODY_BYTES: Final = 8 * MIB
+_MOST_OWN_DELETIONS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,24 @@ class Sessions:
 class Observer:
     """Knows the sessions of the CLI at ``host:port``. ``run`` must be running."""
 
-    def __init__(self, host: str, port: int, token: str | None, *, unseen: str = "") -> None:
-        """``unseen`` is the id of a session of our own, which is neither counted nor heard."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        token: str | None,
+        *,
+        unseen: str = "",
+        on_heard: Callable[[str], None] = lambda id: None,
+    ) -> None:
+        """``unseen`` is the id of a session of our own, which is neither counted nor heard. ``on_heard`` is told of
+        each session that something happened to."""
         self.generation = 0  # which CLI process of those we met
         self.met_at: float | None = None  # when that process was met; None while there is none
+        self.deletion = Deletion()
         self.heard_at: float | None = None  # the last sign of life of any session
         self._host, self._port, self._token = host, port, token
-        self._unseen = unseen
+        self._unseen, self._on_heard = unseen, on_heard
+        self._own_deletions: dict[str, None] = {}  # the last ones
         self._known = KnownSessions()
         self._signs = Signs()
         self._connection: Connection | None = None
@@ -76,6 +88,16 @@ class Observer:
         if self._connection is None or self._connection.closed:
             raise ConnectionLost("the CLI is not connected")
         return self._connection
+
+    async def delete(self, ids: Sequence[str], *, sized: bool = True) -> dict[str, int]:
+        """Have these deleted: bytes by id of those that were, see ``Deletion``. Raises ServerError.
+
+        It is no sign that anybody uses the server.
+        """
+        self._own_deletions |= dict.fromkeys(ids)
+        while len(self._own_deletions) > _MOST_OWN_DELETIONS:
+            del self._own_deletions[next(iter(self._own_deletions))]
+        return await self.deletion(self.connection, ids, sized=sized)
 
     async def run(self, on_new_cli: Callable[[], None]) -> None:
         """Keep connected until cancelled; ``on_new_cli`` is called once for each CLI process that is met."""
@@ -124,7 +146,8 @@ class Observer:
                 if self._known.stale:
                     async with self._surveying:
                         self._known.ask()
-                        self._known.listed(set(await _listed(connection)) - {self._unseen})
+                        stored = {each["sessionId"] for each in await stored_sessions(connection)}
+                        self._known.listed(stored - {self._unseen})
                         self._listed = True
             except ServerError as error:
                 log("sessions could not be listed", reason=type(error).__name__, message=str(error))
@@ -164,9 +187,13 @@ class Observer:
             return
         kind, id = params.get("type"), params.get("sessionId")
         if isinstance(kind, str) and isinstance(id, str) and id != self._unseen:
+            if kind == "session.deleted" and id in self._own_deletions:
+                self._known.heard(kind, id)
+                return
             self.heard_at = asyncio.get_running_loop().time()
             self._known.heard(kind, id)
             self._signs.heard(id, self.heard_at)
+            self._on_heard(id)
 
     async def _survey(self, *, timeout_s: float, full: bool) -> Sessions:
         clock = asyncio.get_running_loop().time
@@ -206,11 +233,3 @@ async def _cursor(connection: Connection, id: str, timeout_s: float) -> str | No
         return None
     cursor = answer.get("cursor") if isinstance(answer, dict) else None
     return cursor if isinstance(cursor, str) else None
-
-
-async def _listed(connection: Connection) -> list[str]:
-    answer = await connection.call("session.list", {}, timeout_s=_LIST_TIMEOUT_S)
-    sessions = answer.get("sessions") if isinstance(answer, dict) else None
-    if not isinstance(sessions, list):
-        raise ProtocolError("session.list answered without sessions")
-    return [each["sessionId"] for each in sessions if isinstance(each, dict) and isinstance(each.get("sessionId"), str)]

@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from copilot_operator.agent.store import names
 from copilot_operator.rpc import busy
 from copilot_operator.rpc.busy import Answer, Evidence, Standing, Work
 from copilot_operator.rpc.client import Connection
-from copilot_operator.rpc.errors import ConnectionLost, ServerError
+from copilot_operator.rpc.errors import ConnectionLost, ProtocolError, ServerError
+from copilot_operator.rpc.ids import is_id
 
 _ASKERS: Final = 16  # questions under way at once; more gains nothing, one server answers in turn
 _ANSWER_TIMEOUT_S: Final = 2.0
+_LIST_TIMEOUT_S: Final = 20.0  # 1,000 stored sessions take half a second; this is for a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,33 @@ async def survey(connection: Connection, ids: Iterable[str], *, timeout_s: float
     return found
 
 
+async def stored_sessions(connection: Connection) -> list[dict[str, Any]]:
+    """What the CLI lists: of each a ``sessionId`` and what else it says. Raises ServerError."""
+    answer = await connection.call("session.list", {}, timeout_s=_LIST_TIMEOUT_S)
+    sessions = answer.get("sessions") if isinstance(answer, dict) else None
+    if not isinstance(sessions, list):
+        raise ProtocolError("session.list answered without sessions")
+    return [each for each in sessions if isinstance(each, dict) and isinstance(each.get("sessionId"), str)]
+
+
+async def stored_ids(connection: Connection, directory: Path) -> set[str]:
+    """Ids of all that is stored in ``directory``. Raises ServerError and OSError."""
+    try:
+        return await asyncio.to_thread(names, directory)  # a slow volume must not hold up probes
+    except PermissionError:  # made by a CLI that was not started by our script
+        return {each["sessionId"] for each in await stored_sessions(connection) if is_id(each["sessionId"])}
+
+
 async def standing_of(connection: Connection, id: str, *, timeout_s: float) -> Standing:
     """Where one session stands."""
     return busy.standing(await _Asker(connection, timeout_s).evidence(id))
+
+
+async def has_running_task(connection: Connection, id: str, *, timeout_s: float) -> bool:
+    """Whether a background shell or agent of a session may run, whatever else it does."""
+    answer = await _Asker(connection, timeout_s).ask("session.tasks.list", id)
+    tasks = answer.get("tasks") if isinstance(answer, dict) else None
+    return not isinstance(tasks, list) or any(map(busy.task_runs, tasks))
 
 
 class _Asker:
@@ -59,15 +87,15 @@ class _Asker:
 
     async def evidence(self, id: str) -> Evidence:
         """Ask no more than the judgement needs: most sessions are settled by the first answer."""
-        first = Evidence(activity=await self._ask("session.metadata.activity", id))
+        first = Evidence(activity=await self.ask("session.metadata.activity", id))
         if busy.says_not_loaded(first.activity) or isinstance(first.activity, ServerError):
             return first
         second = first
         if not busy.works(first):
             second = Evidence(
                 activity=first.activity,
-                tasks=await self._ask("session.tasks.list", id),
-                queue=await self._ask("session.queue.pendingItems", id),
+                tasks=await self.ask("session.tasks.list", id),
+                queue=await self.ask("session.queue.pendingItems", id),
             )
             if not busy.works(second):
                 return second
@@ -75,11 +103,11 @@ class _Asker:
             activity=second.activity,
             tasks=second.tasks,
             queue=second.queue,
-            permissions=await self._ask("session.permissions.pendingRequests", id),
-            tools=await self._ask("session.tools.listPendingRequests", id),
+            permissions=await self.ask("session.permissions.pendingRequests", id),
+            tools=await self.ask("session.tools.listPendingRequests", id),
         )
 
-    async def _ask(self, method: str, id: str) -> Answer:
+    async def ask(self, method: str, id: str) -> Answer:
         timeout_s = min(_ANSWER_TIMEOUT_S, self._ends_at - self._clock())
         if timeout_s <= 0:
             return None

@@ -28,6 +28,10 @@ class Disk:
     used_bytes: int
     free_bytes: int
 
+    @property
+    def used_percent(self) -> float:
+        return 100 * self.used_bytes / self.capacity_bytes if self.capacity_bytes else 0.0
+
 
 def read_processes(proc: Path = Path("/proc"), *, own_pid: int | None = None) -> Processes:
     """Count the processes and add up their resident memory."""
@@ -48,6 +52,23 @@ def _resident_pages(process: Path) -> int | None:
         return int(pages[1]) if int(pages[0]) else None
     except (OSError, IndexError, ValueError):
         return None
+
+
+def read_line(path: Path) -> str:
+    """The first line of a small file of the server's, at most 64 characters of it; "" if there is none.
+
+    What runs in the server may have put anything in its place: no link is followed, no pipe waited for.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        return os.read(file, 64).decode("ascii", "replace").partition("\n")[0].strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(file)
 
 
 def read_disk(path: Path) -> Disk | None:

@@ -106,8 +106,8 @@ class WebServer:
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
-        except (OSError, TimeoutError):
-            pass  # the client went away; nobody is left to tell
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # the client went away, or we end; nobody is left to tell
         finally:
             self._serving -= 1
             writer.transport.abort()

@@ -54,7 +54,7 @@ class Resource:
         return self.model.__name__
 
 
-READY: Final = '.status.conditions[?(@.type=="Ready")]'
+READY, NEEDED, SCALED = (f'.status.conditions[?(@.type=="{name}")]' for name in ("Ready", "Needed", "Scaled"))
 AGE: Final = Column("Age", ".metadata.creationTimestamp", type="date")
 
 RESOURCES: Final = (
@@ -67,6 +67,7 @@ RESOURCES: Final = (
             Column("Reason", f"{READY}.reason", "Why, in one word"),
             Column("Tenants", ".status.tenants", "Tenants that name this pool", type="integer"),
             Column("Servers Ready", ".status.readyReplicas", "Servers that are ready", type="integer"),
+            Column("Scaled", f"{SCALED}.reason", "Why autoscaling runs so many servers", priority=1),
             Column("Image", ".spec.server.image", "Image of the CLI", priority=1),
             AGE,
         ),
@@ -85,6 +86,7 @@ RESOURCES: Final = (
             Column("Ready", f"{READY}.status", "Whether the tenant can be served"),
             Column("Reason", f"{READY}.reason", "Why, in one word"),
             Column("Pool", ".spec.poolRef.name", "Pool that serves the tenant"),
+            Column("Needed", f"{NEEDED}.reason", "Why its server runs, or does not", priority=1),
             Column("Host", ".status.endpoint.host", "Host that the application connects to", priority=1),
             AGE,
         ),
@@ -123,10 +125,16 @@ def definition(resource: Resource) -> dict[str, Any]:
     }
 
 
+# What a status says that nobody has written yet; without it kstatus takes a new object for one that is done.
+NOT_YET_SEEN: Final = {"observedGeneration": 0}
+
+
 def root_schema(model: type[Model]) -> Schema:
     """The schema of a whole object; its metadata is the API server's business."""
     schema = structural(model)
     own = {name: part for name, part in schema["properties"].items() if name != "metadata"}
+    if "status" in own:
+        own["status"] = {**own["status"], "default": NOT_YET_SEEN}
     return {
         "description": schema["description"],
         "type": "object",

@@ -25,9 +25,49 @@ def is_cidr(text: str) -> bool:
     return not (isinstance(network, ipaddress.IPv6Network) and getattr(address, "ipv4_mapped", None) is not None)
 
 
-IS_CIDR: Final = Rule("isCIDR(self)", "write an address range such as 10.0.0.0/8 or 2001:db8::/32", is_cidr)
+# Where clouds hand out the credentials of nodes and pods, so never for servers: link-local addresses (EC2, GCE, Azure,
+# OpenStack, ECS, EKS), IPv6 twins of theirs (EC2, EKS, GCE), and those of clouds that chose others (Alibaba, Azure's
+# wire server, Oracle).
+CREDENTIAL_RANGES: Final = (
+    "169.254.0.0/16",
+    "100.100.100.200/32",
+    "168.63.129.16/32",
+    "192.0.0.192/32",
+    "fd00:ec2::254/128",
+    "fd00:ec2::23/128",
+    "fd20:ce::254/128",
+)
 
-Cidr = Annotated[str, Field(min_length=1, max_length=49), IS_CIDR]
+
+def is_withheld(text: str) -> bool:
+    """Whether a range lies within one of ``CREDENTIAL_RANGES``, so that nothing would be left of it."""
+    network = ipaddress.ip_network(text, strict=False)
+    return any(_within(network, ipaddress.ip_network(withheld)) for withheld in CREDENTIAL_RANGES)
+
+
+def withheld_of(text: str) -> list[str]:
+    """Those of ``CREDENTIAL_RANGES`` that lie within a range."""
+    network = ipaddress.ip_network(text, strict=False)
+    return [withheld for withheld in CREDENTIAL_RANGES if _within(ipaddress.ip_network(withheld), network)]
+
+
+def _within(
+    part: ipaddress.IPv4Network | ipaddress.IPv6Network, whole: ipaddress.IPv4Network | ipaddress.IPv6Network
+) -> bool:
+    if isinstance(part, ipaddress.IPv4Network):
+        return isinstance(whole, ipaddress.IPv4Network) and part.subnet_of(whole)
+    return isinstance(whole, ipaddress.IPv6Network) and part.subnet_of(whole)
+
+
+IS_CIDR: Final = Rule("isCIDR(self)", "write an address range such as 10.0.0.0/8 or 2001:db8::/32", is_cidr)
+# Of what is no range at all the rule above tells; an exception of nearly everything would be refused by Kubernetes.
+NOT_WITHHELD: Final = Rule(
+    f"!isCIDR(self) || !{list(CREDENTIAL_RANGES)!r}.exists(r, cidr(r).containsCIDR(cidr(self)))",
+    "leave it out: there clouds hand out credentials, so servers never get there; DNS they may ask anywhere",
+    lambda text: not is_cidr(text) or not is_withheld(text),
+)
+
+Cidr = Annotated[str, Field(min_length=1, max_length=49), IS_CIDR, NOT_WITHHELD]
 
 
 class LabelSelector(Model):
@@ -63,7 +103,11 @@ class NetworkPolicySpec(Model):
         "0.0.0.0/0",
         "::/0",
     )
-    """Address ranges that servers may connect to, besides DNS. An empty list leaves them DNS only."""
+    """Address ranges that servers may connect to, besides DNS. An empty list leaves them DNS only. Addresses at which
+    clouds hand out credentials (169.254.0.0/16 among them) are excepted from all of them."""
     allow_from: Annotated[tuple[NetworkPeer, ...], Field(max_length=32), ATOMIC_LIST] = ()
     """Pods that may connect to the servers, besides the operator. Empty: every pod of the pool's namespace that is no
     server."""
+    allow_metrics_from: Annotated[tuple[NetworkPeer, ...], Field(max_length=32), ATOMIC_LIST] = ()
+    """Pods, such as Prometheus, that may read the metrics of servers and gateways. Empty: none. They come to no other
+    port than those of metrics. A change restarts no server."""

@@ -1,25 +1,54 @@
 """CopilotPool: how servers run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from copilot_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
 from copilot_operator.api.conditions import Conditions
 from copilot_operator.api.duration import Duration, between
 from copilot_operator.api.environment import Args, Env, LogLevel
+from copilot_operator.api.erasures import ParkedServers, PendingErasures
+from copilot_operator.api.expired import ExpiredSessions
 from copilot_operator.api.invalid import parse
 from copilot_operator.api.metadata import Metadata
 from copilot_operator.api.model import Model
 from copilot_operator.api.names import ObjectName
 from copilot_operator.api.network import NetworkPolicySpec
-from copilot_operator.api.operations import DrainSpec, HealthSpec, RecycleSpec, UpdateSpec
+from copilot_operator.api.operations import DrainSpec, HealthSpec, RecycleSpec, SuspendSpec, UpdateSpec
 from copilot_operator.api.quantity import Quantity, at_least
 from copilot_operator.api.references import Auth
 from copilot_operator.api.resources import ServerResources
-from copilot_operator.api.rules import ATOMIC_LIST, Rule, list_map
+from copilot_operator.api.rules import Rule, list_map
+from copilot_operator.api.runtime import (
+    BOUND_FOR_RUNTIME,
+    GATEWAY_FOR_RUNTIME,
+    NO_APP_FOR_RUNTIME,
+    NO_ARGS_FOR_RUNTIME,
+    Runtime,
+)
 from copilot_operator.api.scheduling import PodTemplate
+from copilot_operator.api.sessions import SessionPolicy, SessionsSpec
+from copilot_operator.api.sharing import SharedSessions
 
+STORAGE_MODE_STAYS: Final = Rule(
+    "!has(self.mode) || !has(oldSelf.mode) || self.mode == oldSelf.mode",
+    "storage.mode cannot change, because sessions do not move from one storage to another: create another pool",
+    None,
+)
+CLASS_NEEDS_VOLUMES: Final = Rule(
+    "!has(self.mode) || self.mode != 'Ephemeral' || !has(self.storageClassName)",
+    "leave storageClassName out: with mode: Ephemeral servers have no volumes that a class could make",
+    lambda storage: storage.mode != "Ephemeral" or storage.storage_class_name is None,
+    field_path=".storageClassName",
+)
+RETENTION_NEEDS_VOLUMES: Final = Rule(
+    "!has(self.mode) || self.mode != 'Ephemeral' || !has(self.retention)",
+    "leave retention out: with mode: Ephemeral servers have no volumes that could outlast them",
+    lambda storage: storage.mode != "Ephemeral" or storage.retention is None,
+    field_path=".retention",
+)
 STORAGE_DOES_NOT_SHRINK: Final = Rule(
     "!isQuantity(string(self)) || !isQuantity(string(oldSelf))"
     " || quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
@@ -37,9 +66,26 @@ ISOLATION_STAYS: Final = Rule(
     None,
 )
 SHARED_NEEDS_NUMBER: Final = Rule(
-    "self.isolation != 'Shared' || (has(self.shared) && has(self.shared.replicas))",
-    "write the number of servers, such as shared: {replicas: 3}",
-    lambda spec: spec.isolation != "Shared" or (spec.shared is not None and spec.shared.replicas is not None),
+    "self.isolation != 'Shared' || (has(self.shared) && (has(self.shared.replicas) || has(self.shared.autoscaling)))",
+    "write the number of servers, such as shared: {replicas: 3}, or shared.autoscaling",
+    lambda spec: (
+        spec.isolation != "Shared"
+        or (spec.shared is not None and (spec.shared.replicas is not None or spec.shared.autoscaling is not None))
+    ),
+)
+# Without this rule `kubectl scale`, or an HPA, would say "scaled", and nothing would happen.
+ONE_NUMBER: Final = Rule(
+    "!has(self.replicas) || !has(self.autoscaling)",
+    "leave replicas out and do not scale this pool: with autoscaling the operator decides the number, "
+    "from minReplicas to maxReplicas",
+    lambda shared: shared.replicas is None or shared.autoscaling is None,
+    field_path=".replicas",
+)
+AUTOSCALING_NEEDS_SLOTS: Final = Rule(
+    "!has(self.shared) || !has(self.shared.autoscaling) || has(self.sessions.maxConcurrent)",
+    "write sessions.maxConcurrent, too, such as 50: without it servers have no number of slots that could be free",
+    lambda spec: spec.shared is None or spec.shared.autoscaling is None or spec.sessions.max_concurrent is not None,
+    field_path=".shared.autoscaling",
 )
 RETENTION_OF_SHARED: Final = Rule(
     "self.isolation == 'Shared' || !has(self.storage) || !has(self.storage.retention)",
@@ -47,11 +93,40 @@ RETENTION_OF_SHARED: Final = Rule(
     lambda spec: spec.isolation == "Shared" or spec.storage.retention is None,
     field_path=".storage.retention",
 )
-PROVIDER_NEEDS_GATEWAY: Final = Rule(
-    "self.gateway.enabled || !has(self.auth) || !has(self.auth.provider)",
-    "leave provider out, or write gateway: {enabled: true}: without a gateway nobody can put the key into sessions",
-    lambda spec: spec.gateway.enabled or spec.auth is None or spec.auth.provider is None,
-    field_path=".auth.provider",
+
+
+def _needs_gateway(parent: str, name: str, why: str, given: Callable[[Any], Any]) -> Rule:
+    """A field, ``given`` or None, of no use in a pool without a gateway, and why."""
+    return Rule(
+        f"self.gateway.enabled || !has(self.{parent}) || !has(self.{parent}.{name})",
+        f"leave {name} out, or write gateway: {{enabled: true}}: without a gateway {why}",
+        lambda spec: spec.gateway.enabled or given(spec) is None,
+        field_path=f".{parent}.{name}",
+    )
+
+
+PROVIDER_NEEDS_GATEWAY: Final = _needs_gateway(
+    "auth", "provider", "nobody can put the key into sessions", lambda spec: spec.auth and spec.auth.provider
+)
+SUSPEND_NEEDS_GATEWAY: Final = _needs_gateway(
+    "suspend", "afterIdle", "nobody is there for the request that shall start the server again",
+    lambda spec: spec.suspend.after_idle,
+)  # fmt: skip
+INFINITE_NEEDS_GATEWAY: Final = _needs_gateway(
+    "sessions", "infinite", "nobody stands between a client and its server who could say it for the client",
+    lambda spec: spec.sessions.infinite,
+)  # fmt: skip
+MAX_CONCURRENT_NEEDS_GATEWAY: Final = _needs_gateway(
+    "sessions", "maxConcurrent", "nobody stands between a client and its server who could count",
+    lambda spec: spec.sessions.max_concurrent,
+)  # fmt: skip
+EPHEMERAL_NEEDS_GATEWAY: Final = Rule(
+    "self.gateway.enabled || !has(self.sessions) || !has(self.sessions.persistence)"
+    " || self.sessions.persistence != 'Ephemeral'",
+    "leave persistence out, or write gateway: {enabled: true}: without a gateway nobody keeps what is said out of the "
+    "session store, and nobody knows which sessions clients have open",
+    lambda spec: spec.gateway.enabled or spec.sessions.persistence != "Ephemeral",
+    field_path=".sessions.persistence",
 )
 SHARED_NEEDS_GATEWAY: Final = Rule(
     "self.isolation != 'Shared' || self.gateway.enabled",
@@ -68,7 +143,24 @@ POLICY_NEEDS_GATEWAY: Final = Rule(
     lambda spec: spec.gateway.enabled or spec.sessions.policy == SessionPolicy(),
     field_path=".sessions.policy",
 )
-ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+SHARED_SESSIONS_NEED_AUTH: Final = Rule(
+    "!has(self.shared) || !has(self.shared.sharedSessions) || self.shared.sharedSessions.size() == 0 || has(self.auth)",
+    "write auth, or leave sharedSessions out: shared sessions run on the pool's credential, never on a member's",
+    lambda spec: spec.shared is None or not spec.shared.shared_sessions or spec.auth is not None,
+    field_path=".shared.sharedSessions",
+)
+SHARED_STORAGE_IS_FOR_SHARED: Final = Rule(
+    "self.isolation == 'Shared' || !has(self.storage) || !has(self.storage.mode) || self.storage.mode != 'Shared'",
+    "write mode: PerServer: with isolation: Dedicated a tenant's sessions are for its own server alone",
+    lambda spec: spec.isolation == "Shared" or spec.storage.mode != "Shared",
+    field_path=".storage.mode",
+)
+SUSPEND_IS_FOR_DEDICATED: Final = Rule(
+    "self.isolation == 'Dedicated' || !has(self.suspend) || !has(self.suspend.afterIdle)",
+    "leave afterIdle out: with isolation: Shared the number of servers is shared.replicas",
+    lambda spec: spec.isolation == "Dedicated" or spec.suspend.after_idle is None,
+    field_path=".suspend.afterIdle",
+)
 
 # Without this rule `kubectl scale` would say "scaled", and nothing would happen.
 NOTHING_TO_SCALE: Final = Rule(
@@ -83,9 +175,15 @@ NOTHING_TO_SCALE: Final = Rule(
 class ServerSpec(Model):
     """The CLI server: its image, flags, environment, resources and pod."""
 
+    rules = (NO_ARGS_FOR_RUNTIME,)
+
     image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")]
     """Image of the CLI, made by the recipe in operator/images/cli. A tag that says the version, or a digest, makes
     updates visible; a changed image restarts the servers through a drain."""
+    runtime: Runtime = "CLI"
+    """Which server of the image is run. CLI: the CLI itself. CopilotRuntime: copilot-runtime, the server without
+    Node.js in the same package, which starts in a fraction of the time and takes less memory. It needs a gateway and
+    sessions.maxConcurrent, and takes no args and no GitHub App. A change restarts the servers through a drain."""
     resources: ServerResources = ServerResources()
     """CPU, memory and scratch space of each server."""
     args: Args = ()
@@ -95,58 +193,44 @@ class ServerSpec(Model):
     log_level: LogLevel = "info"
     """How much the CLI writes to its log."""
     template: PodTemplate = PodTemplate()
-    """What is added to the pods of servers."""
+    """What is added to the pods of servers: labels, annotations, placement, pull secrets."""
 
 
 class StorageSpec(Model):
-    """The volume that holds the sessions of a server."""
+    """What holds the sessions of a server."""
 
-    mode: Literal["PerServer"] = "PerServer"
-    """PerServer: every server has a volume of its own."""
+    rules = (STORAGE_MODE_STAYS, CLASS_NEEDS_VOLUMES, RETENTION_NEEDS_VOLUMES)
+
+    mode: Literal["PerServer", "Shared", "Ephemeral"] = "PerServer"
+    """PerServer: every server has a volume of its own (a PersistentVolumeClaim), and a session stays with its server.
+    Shared: the servers of a Shared pool have one volume (ReadWriteMany), and any of them goes on with any session, one
+    at a time. Ephemeral: a server has space of its node (emptyDir), and forgets its sessions, home and workspace
+    whenever its pod ends: with every update, restart and suspension, and also for clients that are connected;
+    suspend.afterIdle stops it only while it stores no session. What a session leaves while the server runs says
+    sessions.persistence. Immutable."""
     size: Annotated[Quantity, at_least("64Mi", "a session store needs room"), STORAGE_DOES_NOT_SHRINK] = "10Gi"
-    """Size of each volume. It can grow where the storage class can, and never shrink."""
+    """Size of each volume. It can grow where the storage class can, and never shrink. With mode Ephemeral: what a
+    server may use of its node; kubelet evicts one that uses more. A change is for servers that start from then on."""
     storage_class_name: ObjectName | None = None
     """StorageClass of the volumes; the cluster's default if absent. A change is for volumes that are made from then on:
     a volume keeps its class."""
+    high_water_mark_percent: Annotated[int, Field(strict=True, ge=1, le=100)] = 85
+    """How full a volume may be, in percent, before the condition StorageReady warns of it (reason VolumeAlmostFull) and
+    names the largest sessions. From 1 to 100. A change restarts no server. With mode Ephemeral there is no warning."""
     retention: Literal["Delete", "Retain"] | None = None
     """What becomes of the volumes of a Shared pool when it is deleted; Retain if absent. In a Dedicated pool each
     tenant says that (deletionPolicy)."""
-
-
-class SessionPolicy(Model):
-    """What sessions may do. The gateway enforces it."""
-
-    models: Annotated[tuple[ModelName, ...], Field(max_length=64), ATOMIC_LIST] = ()
-    """Models that sessions may use; one that names none gets the first. Empty: any."""
-    host_tools: Annotated[bool, Field(strict=True)] = True
-    """Whether sessions may use the CLI's own tools, which read, write and run in the server's pod. Never in a Shared
-    pool, whatever this says."""
-    mcp_servers: Annotated[bool, Field(strict=True)] = True
-    """Whether clients may bring MCP servers, each a process or a connection of the server's pod. Never in a Shared
-    pool, whatever this says."""
-    max_ai_credits: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
-    """AI credits that one session may use; no limit if absent."""
-
-
-class SessionsSpec(Model):
-    """How long sessions stay loaded, and what they may do."""
-
-    idle_timeout: Annotated[Duration, between("5m", "168h", "the CLI looks for idle sessions every 5 minutes")] = "30m"
-    """How long a session may be idle before the CLI unloads it, checked every 5 minutes. What was said stays on the
-    volume: an unloaded session is resumed by its id. From 5m to 168h."""
-    policy: SessionPolicy = SessionPolicy()
-    """What sessions may do; by default everything. The gateway enforces it."""
 
 
 class GatewayLimits(Model):
     """What one tenant may ask of one replica of the gateway. What is over it is refused with an error."""
 
     connections: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1000
-    """Connections open at a time."""
+    """Connections that one tenant may have open to one gateway at a time."""
     requests_per_second: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 200
-    """Requests a second, in the long run."""
+    """Requests a second that one tenant may send to one gateway, in the long run."""
     burst: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 400
-    """Requests at once, after a while without any."""
+    """Requests that may come at once after a while without any, above requestsPerSecond."""
 
 
 class GatewaySpec(Model):
@@ -163,18 +247,24 @@ class GatewaySpec(Model):
     """How long a gateway that is to stop waits for the turns of its clients. From 0s to 1h. Turns that still run then
     go on at another gateway; their clients have to connect again."""
     limits: GatewayLimits = GatewayLimits()
-    """What one tenant may ask of one gateway."""
+    """What one tenant may ask of one gateway; what is above is refused with an error."""
 
 
 class SharedSpec(Model):
     """Servers that tenants share. The scale subresource writes here."""
 
+    rules = (ONE_NUMBER,)
+
+    autoscaling: AutoscalingSpec | None = None
+    """Has the operator decide the number of servers, instead of replicas."""
     replicas: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = None
-    """Number of servers. When it falls, idle ones go first; what is stored on their volumes stays, and a request for it
-    starts them again."""
+    """Number of servers, for people and HorizontalPodAutoscalers; left out with autoscaling. When it falls, idle ones
+    go first; what is stored on their volumes stays, and a request for it starts them again."""
     routing: Literal["Sticky", "RoundRobin", "LeastSessions"] | None = None
     """Where a new session is placed. Sticky (if absent): on its tenant's server, as long as that serves. RoundRobin: on
     the next one. LeastSessions: on the one with the fewest loaded sessions. Stored sessions go where they are."""
+    shared_sessions: SharedSessions = ()
+    """Sessions that several tenants share. Who is a member changes at once, on open connections, too."""
 
 
 class PoolSpec(Model):
@@ -184,10 +274,21 @@ class PoolSpec(Model):
         ISOLATION_STAYS,
         NOTHING_TO_SCALE,
         SHARED_NEEDS_NUMBER,
+        AUTOSCALING_NEEDS_SLOTS,
         SHARED_NEEDS_GATEWAY,
         RETENTION_OF_SHARED,
+        SHARED_STORAGE_IS_FOR_SHARED,
         POLICY_NEEDS_GATEWAY,
+        MAX_CONCURRENT_NEEDS_GATEWAY,
+        EPHEMERAL_NEEDS_GATEWAY,
+        INFINITE_NEEDS_GATEWAY,
         PROVIDER_NEEDS_GATEWAY,
+        SHARED_SESSIONS_NEED_AUTH,
+        SUSPEND_NEEDS_GATEWAY,
+        SUSPEND_IS_FOR_DEDICATED,
+        GATEWAY_FOR_RUNTIME,
+        BOUND_FOR_RUNTIME,
+        NO_APP_FOR_RUNTIME,
     )
 
     isolation: Literal["Dedicated", "Shared"]
@@ -198,22 +299,24 @@ class PoolSpec(Model):
     server: ServerSpec
     """The CLI server: its image, flags, environment, resources and pod."""
     storage: StorageSpec = StorageSpec()
-    """The volume that holds the sessions of a server."""
+    """Where sessions are stored: on a volume for each server, on one for all, or nowhere."""
     sessions: SessionsSpec = SessionsSpec()
-    """How long sessions stay loaded, and what they may do."""
+    """How long sessions stay loaded, how long they are kept, and what they may do."""
     gateway: GatewaySpec = GatewaySpec()
-    """The gateway between applications and servers."""
+    """The gateway that applications connect to: how many there are, and what each tenant may ask of them."""
     auth: Auth | None = None
     """The pool's credential, for tenants without one of their own. Without any, applications pass a credential or a
     provider key when they create a session."""
     health: HealthSpec = HealthSpec()
-    """When a server counts as healthy."""
+    """How servers are pinged, and when one that does not answer is replaced."""
     drain: DrainSpec = DrainSpec()
-    """What happens to running turns before a server stops."""
+    """How long a server that is to stop waits for its running turns, and what becomes of them then."""
     update: UpdateSpec = UpdateSpec()
-    """How a changed pool reaches its servers."""
+    """How a changed pool reaches its servers: how many may be away at a time."""
     recycle: RecycleSpec = RecycleSpec()
-    """When an idle server is replaced because it is worn out."""
+    """When a server is started again, once idle, because its process is old, large or slow."""
+    suspend: SuspendSpec = SuspendSpec()
+    """When a server that nobody uses is stopped; the next request starts it, and waits for it."""
     network_policy: NetworkPolicySpec = NetworkPolicySpec()
     """Who may connect to servers, and where servers may connect to."""
 
@@ -256,6 +359,8 @@ class PoolStatus(Model):
     """Number of servers that should run: in a Dedicated pool one for each tenant that is not suspended."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None
     """Number of servers that are ready."""
+    autoscaling: AutoscalingStatus | None = None
+    """What was decided with spec.shared.autoscaling; absent without."""
     current_revision: Annotated[str, Field(max_length=253)] | None = None
     """ControllerRevision that all servers ran last. While an update goes on, servers go back to it if that fails."""
     update_revision: Annotated[str, Field(max_length=253)] | None = None
@@ -269,12 +374,18 @@ class PoolStatus(Model):
     """Label selector of the servers' pods, in text form, for the scale subresource."""
     gateway: GatewayStatus | None = None
     """The pool's gateways; absent without."""
+    expired_sessions: ExpiredSessions | None = None
+    """In a Shared pool: expired sessions of all its servers; in a Dedicated pool tenants tell that."""
+    pending_erasures: PendingErasures | None = None
+    """Deleted tenants of a Shared pool whose sessions are not yet erased everywhere; absent without any."""
+    parked_servers: ParkedServers | None = None
+    """Servers of a Shared pool that do not run, and store sessions; absent without any."""
     tenants: Annotated[int, Field(ge=0)] | None = None
     """Number of tenants that name this pool."""
     versions: Annotated[tuple[ImageServers, ...], Field(max_length=16), list_map("image")] = ()
     """Images of the servers, with the number of servers that run each."""
     conditions: Conditions = ()
-    """Aspects of the observed state. Ready sums them up."""
+    """Aspects of the observed state. Ready sums them up; Stalled is there while waiting for it is in vain."""
 
 
 class CopilotPool(Model):
@@ -282,7 +393,7 @@ class CopilotPool(Model):
 
     metadata: Metadata
     spec: PoolSpec
-    """How the servers of this pool run."""
+    """How the servers of this pool run, and what those who use them may do."""
     status: PoolStatus = PoolStatus()
     """What the operator saw. Written by the operator."""
 

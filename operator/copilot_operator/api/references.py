@@ -15,6 +15,13 @@ ONE_KIND_OF_AUTH: Final = Rule(
     lambda auth: (auth.git_hub is None) != (auth.provider is None),
 )
 
+GITHUB_COM: Final = "https://api.github.com"
+ONE_KIND_OF_IDENTITY: Final = Rule(
+    "has(self.tokenSecretRef) != has(self.app)",
+    "write exactly one of tokenSecretRef and app",
+    lambda identity: (identity.token_secret_ref is None) != (identity.app is None),
+)
+
 
 def _is_http_url(text: str) -> bool:
     try:
@@ -56,13 +63,39 @@ class ImagePullSecret(Model):
     """Name of a Secret of type kubernetes.io/dockerconfigjson in the same namespace."""
 
 
+class GitHubApp(Model):
+    """An installation of a GitHub App. The operator makes tokens of it, and new ones well before they expire; each new
+    one restarts the servers that use it, through a drain."""
+
+    app_id: Annotated[int, Field(ge=1)]
+    """The App's id, which its settings page shows."""
+    installation_id: Annotated[int, Field(ge=1)]
+    """Id of its installation: the number at the end of the URL of the installation's settings page."""
+    private_key_secret_ref: SecretKeyRef
+    """The key that holds the App's private key, in PEM, as GitHub made it. The Secret must carry the label
+    copilot-operator.io/tenant-usable: "true"."""
+    api_url: Annotated[str, Field(min_length=1, max_length=2048), IS_HTTP_URL] | None = None
+    """GitHub's REST API, https://api.github.com if absent: https://api.SUBDOMAIN.ghe.com for GHE.com,
+    https://HOST/api/v3 for a GitHub Enterprise Server."""
+
+    @property
+    def url(self) -> str:
+        """Where the API is, without a slash at its end."""
+        return (self.api_url or GITHUB_COM).rstrip("/")
+
+
 class GitHubAuth(Model):
     """A GitHub identity with Copilot."""
 
-    token_secret_ref: SecretKeyRef
+    rules = (ONE_KIND_OF_IDENTITY,)
+
+    token_secret_ref: SecretKeyRef | None = None
     """The key that holds a GitHub token (gho_..., ghu_... or github_pat_...; classic tokens, ghp_..., are not accepted
     by Copilot). The Secret must carry the label copilot-operator.io/tenant-usable: "true". In a Dedicated pool a
     changed token restarts the server through a drain."""
+    app: GitHubApp | None = None
+    """A GitHub App instead of a token. Its tokens are given to servers, not to sessions: of a pool, or of a tenant with
+    a server of its own."""
 
 
 class ProviderAuth(Model):
@@ -95,4 +128,12 @@ class Auth(Model):
         if self.provider:
             return self.provider.api_key_secret_ref
         assert self.git_hub
+        if self.git_hub.app:
+            return self.git_hub.app.private_key_secret_ref
+        assert self.git_hub.token_secret_ref
         return self.git_hub.token_secret_ref
+
+    @property
+    def app(self) -> GitHubApp | None:
+        """The GitHub App, if it is one."""
+        return self.git_hub.app if self.git_hub else None

@@ -125,6 +125,10 @@ class Cache:
         record = self._records.get(kind, {}).get((namespace, name))
         return record.manifest if record else None
 
+    def record(self, kind: Kind, namespace: str, name: str) -> Record | None:
+        """For who remembers the rest by its version."""
+        return self._records.get(kind, {}).get((namespace, name))
+
     def version(self, kind: Kind, namespace: str, name: str) -> str | None:
         record = self._records.get(kind, {}).get((namespace, name))
         return record.version if record else None
@@ -197,7 +201,8 @@ def _is_seats(kind: Kind, manifest: Manifest) -> bool:
 def secret_of(spec: Manifest) -> str | None:
     """Name of the Secret that a pool's or tenant's ``auth`` refers to."""
     auth = spec.get("auth") or {}
-    token = (auth.get("gitHub") or {}).get("tokenSecretRef") or {}
+    git_hub = auth.get("gitHub") or {}
+    token = git_hub.get("tokenSecretRef") or (git_hub.get("app") or {}).get("privateKeySecretRef") or {}
     key = (auth.get("provider") or {}).get("apiKeySecretRef") or {}
     return token.get("name") or key.get("name")
 

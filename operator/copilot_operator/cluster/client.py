@@ -94,11 +94,19 @@ class KubeApi:
         """Raises Absent."""
         return await self._call("get", kind.plural, "GET", kind.path(namespace, name))
 
-    async def list_pages(self, kind: Kind, *, namespace: str = "", selector: str = "") -> AsyncIterator[Manifest]:
+    async def version(self) -> str:
+        """The API server's, as ``v1.36.3``; "" if it does not say."""
+        return str((await self._call("get", "version", "GET", "/version")).get("gitVersion", ""))
+
+    async def list_pages(
+        self, kind: Kind, *, namespace: str = "", selector: str = "", fields: str = ""
+    ) -> AsyncIterator[Manifest]:
         """All objects, page by page, at the server's newest state; raises Expired when a page took too long."""
         query = {"limit": str(PAGE)}
         if selector:
             query["labelSelector"] = selector
+        if fields:
+            query["fieldSelector"] = fields
         while True:
             page = await self._call("list", kind.plural, "GET", kind.path(namespace), query, timeout_s=60.0)
             for item in page.get("items") or []:

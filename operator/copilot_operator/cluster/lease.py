@@ -30,16 +30,24 @@ class LeaseLost(Exception):
 
 
 class Lease:
-    """One candidate. ``identity`` must be unique among the replicas and their restarts."""
+    """One candidate. ``identity`` must be unique among the replicas and their restarts.
 
-    def __init__(self, api: KubeApi, namespace: str, name: str, identity: str) -> None:
+    ``acting`` tells the namespace of another installation that acts, "" if none does: then nobody here takes the lease.
+    """
+
+    def __init__(
+        self, api: KubeApi, namespace: str, name: str, identity: str, acting: Callable[[], Awaitable[str]] | None = None
+    ) -> None:
         self._api, self._namespace, self._name, self.identity = api, namespace, name, identity
+        self._acting = acting or _nobody
+        self.rival = ""  # namespace of the installation that keeps us from acting
         self._seen: tuple[object, ...] = ()
         self._seen_at = 0.0
         self._renewed_at = float("-inf")
         self._ours: Manifest | None = None  # as our last write left it: a renewal is one request, not two
         self.answered_at = float("-inf")  # when the API server last answered us, monotonic seconds
         self.answering_since = float("-inf")  # when it began to, after a silence
+        self.holder = ""  # identity of who held the lease when we looked last
 
     def valid(self) -> bool:
         """Whether we may act now; asked before each write."""
@@ -50,7 +58,7 @@ class Lease:
 
         On a clean end (cancellation) the lease is given back, so that the other replica takes over at once.
         """
-        while not await self._attempt():  # noqa: ASYNC110 - the other holder is in another process
+        while not await self._take():  # noqa: ASYNC110 - the other holder is in another process
             await asyncio.sleep(RETRY_S * (0.8 + 0.4 * random.random()))
         log.info("leads", extra={"identity": self.identity})
         try:
@@ -61,6 +69,27 @@ class Lease:
             raise errors.exceptions[0] from None
         finally:
             await self._release()
+
+    async def _take(self) -> bool:
+        """One try to begin. Two installations that took their leases at once see each other now, and step back."""
+        if not await self._attempt():
+            return False
+        try:
+            async with asyncio.timeout(RENEW_DEADLINE_S):
+                alone = await self._alone()
+        except (ApiError, TimeoutError) as error:
+            log.warning("can't see whether another installation acts", extra={"error": str(error)})
+            alone = False
+        if not alone:
+            await self._release()
+        return alone and self.valid()
+
+    async def _alone(self) -> bool:
+        rival = await self._acting()
+        if rival and rival != self.rival:
+            log.error(told_of(rival))
+        self.rival = rival
+        return not rival
 
     async def _renew(self) -> None:
         while True:
@@ -82,7 +111,7 @@ class Lease:
             self.answering_since = _now()
         self.answered_at = _now()
         if won:
-            self._renewed_at = started
+            self._renewed_at, self.holder = started, self.identity
         elif self._renewed_at > float("-inf"):
             raise LeaseLost("another replica holds the lease")
         return won
@@ -93,11 +122,16 @@ class Lease:
         try:
             lease = await self._api.get(LEASE, self._namespace, self._name)
         except Absent:
+            if not await self._alone():
+                return False
             metadata = {"name": self._name, "namespace": self._namespace}
             fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": self._spec({})}
             return await self._won(self._api.create(LEASE, self._namespace, fresh))
         spec = lease.get("spec") or {}
+        self.holder = spec.get("holderIdentity") or ""
         if not self._may_take(spec):
+            return False
+        if spec.get("holderIdentity") != self.identity and not await self._alone():
             return False
         return await self._won(self._api.replace(LEASE, self._renewed(lease)))
 
@@ -144,6 +178,18 @@ class Lease:
                     await self._api.replace(LEASE, lease | {"spec": spec})
         except (ApiError, TimeoutError) as error:
             log.warning("lease not given back, it expires by itself", extra={"error": str(error)})
+
+
+def told_of(rival: str) -> str:
+    """What a second installation says of itself."""
+    return (
+        f"another copilot-operator acts in this cluster, in namespace {rival}; this one waits until it is gone. "
+        f"Keep one of the two: each serves all namespaces"
+    )
+
+
+async def _nobody() -> str:
+    return ""
 
 
 async def _run(action: Callable[[], Awaitable[None]]) -> None:

@@ -1,5 +1,7 @@
 """A pod as decisions need it, out of kubelet's many words (core/v1 PodStatus)."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from copilot_operator.domain.manifest import Manifest, labels_of
@@ -21,7 +23,7 @@ def replica_set_of(pod: Manifest, server: str) -> str | None:
     """Name of the ReplicaSet of the server's Deployment that made the pod; None if none did."""
     references = pod["metadata"].get("ownerReferences") or ()
     names = (r["name"] for r in references if r.get("kind") == "ReplicaSet")
-    return next((name for name in names if name.startswith(f"{server}-")), None)
+    return next((name for name in names if name.rpartition("-")[0] == server), None)
 
 
 def pod_view(pod: Manifest) -> Pod:
@@ -43,7 +45,17 @@ def pod_view(pod: Manifest) -> Pod:
         waiting=_waiting(status),
         misfortune=_misfortune(status),
         unschedulable=message if refused and VOLUME_PENDING not in message else None,
+        unprepared_since=_unprepared_since(conditions),
     )
+
+
+def _unprepared_since(conditions: Mapping[str, Manifest]) -> datetime | None:
+    """Since when its node prepares it (PodScheduled, PodReadyToStartContainers): a volume to attach, a network."""
+    scheduled, prepared = conditions.get("PodScheduled", {}), conditions.get("PodReadyToStartContainers", {})
+    if scheduled.get("status") != "True" or prepared.get("status") != "False":
+        return None
+    since = scheduled.get("lastTransitionTime")
+    return datetime.fromisoformat(since) if since else None
 
 
 def _servers(status: Manifest) -> list[Manifest]:

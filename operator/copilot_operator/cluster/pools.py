@@ -1,7 +1,7 @@
 """What is known of pools: their specs, revisions and tokens, each read once per version, and a pool's snapshot."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -9,19 +9,26 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from copilot_operator.api.conditions import timestamp
 from copilot_operator.api.invalid import InvalidResource
 from copilot_operator.api.pool import PoolSpec, parse_pool
 from copilot_operator.api.references import Auth
+from copilot_operator.api.sharing import SharedSession
+from copilot_operator.api.tenant import ConnectionToken
 from copilot_operator.cluster.cache import Cache, Record
 from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.credentials import Credentials
 from copilot_operator.cluster.errors import Absent
-from copilot_operator.cluster.look import credential, look
+from copilot_operator.cluster.look import look
 from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.pods import pod_view, replica_set_of
 from copilot_operator.cluster.rollouts import Rollouts
+from copilot_operator.credentials.minter import Owner
+from copilot_operator.domain import erasure
 from copilot_operator.domain.desired.deployment import token_source
 from copilot_operator.domain.desired.tenant_entry import Payment, gateway_entry, paid_with
 from copilot_operator.domain.drain import Why, intent_of
+from copilot_operator.domain.fit import APP_WITHOUT_SERVER
 from copilot_operator.domain.kinds import (
     DEPLOYMENT,
     DISRUPTION_BUDGET,
@@ -55,8 +62,11 @@ from copilot_operator.domain.naming import (
 )
 from copilot_operator.domain.progress import known_revisions
 from copilot_operator.domain.revisions import Course, course_of, was_ready
+from copilot_operator.domain.scaling import Decision
 from copilot_operator.domain.secrets import decoded
+from copilot_operator.domain.sharing import shares
 from copilot_operator.domain.snapshot import (
+    Erasure,
     Finding,
     GatewayView,
     Pod,
@@ -64,7 +74,9 @@ from copilot_operator.domain.snapshot import (
     Server,
     ServerToken,
     Settings,
+    is_paused,
 )
+from copilot_operator.domain.tenant_tokens import changes_at, code_of, fingerprint, rotated, rotation_of
 
 MOST_REMEMBERED = 1000
 T = TypeVar("T")
@@ -76,6 +88,10 @@ class _Entry:
 
     entry: str = field(repr=False)
     has_credential: bool
+    changes_at: datetime | None = None  # by the passing of time alone
+
+    def lasts(self, now: datetime) -> bool:
+        return not self.has_credential and (self.changes_at is None or now < self.changes_at)
 
 
 @dataclass
@@ -87,6 +103,7 @@ class Pools:
     settings: Settings
     rollouts: Rollouts
     members: Members
+    credentials: Credentials
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
     courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
@@ -125,6 +142,13 @@ class Pools:
         """The key that tokens of the pool's tenants are made from; None before its gateway is made."""
         return self._own_secret(namespace, pool, tenant_key(pool)).get("key")
 
+    def has_told(self, namespace: str, pool: str, server: str, token: str) -> bool:
+        """Whether gateways have been told of a tenant's token; ``server``: the key of its entry."""
+        for name, _, entries in self._secrets(namespace, pool):
+            if name.startswith(tenant_shards(pool)) and server in entries:
+                return fingerprint(token) in entries[server]
+        return False
+
     def gateway_ready(self, namespace: str, pool: str) -> bool:
         live = self.cache.get(DEPLOYMENT, namespace, gateway_of(pool))
         return bool(live and live.get("status", {}).get("readyReplicas"))
@@ -158,6 +182,16 @@ class Pools:
         _remember(self.tokens, shard.uid, (shard.version, tokens))
         return tokens
 
+    def scale(self, namespace: str, name: str) -> Decision | None:
+        """Decide how many servers a pool shall have; None if people do, or if it can't be read or is paused."""
+        raw = self.cache.get(POOL, namespace, name)
+        if raw is None or is_paused(raw):
+            return None
+        try:
+            return self.members.scale(namespace, name, self.spec(raw), datetime.now(UTC))
+        except InvalidResource:
+            return None
+
     async def snapshot(self, namespace: str, name: str) -> PoolSnapshot | None:
         """None if there is no such pool (any more)."""
         raw = self.cache.get(POOL, namespace, name)
@@ -184,7 +218,11 @@ class Pools:
         except InvalidResource as error:
             return replace(snapshot, unusable=Finding("InvalidSpec", str(error)))
         known = {server for tokens in snapshot.tokens.values() for server in tokens}
-        new = {server: await self._adopt_or_mint(namespace, server) for server in sorted(members - known)}
+        new = {
+            server_of(tenant): await self._adopt_or_mint(namespace, tenant, spec)
+            for tenant in tenants
+            if server_of(tenant) not in known
+        }
         objects = {kind: await self._pool_object(kind, namespace, name) for kind in POOL_OBJECTS}
         uid = raw["metadata"]["uid"]
         gateway = await self._gateway(namespace, name, spec)
@@ -200,8 +238,9 @@ class Pools:
             network_policy=objects[NETWORK_POLICY],
             disruption_budget=objects[DISRUPTION_BUDGET],
             gateway=gateway,
-            obstacle=_taken(*taken) if taken else None,
-            credential=await credential(self.api, self.cache, namespace, spec.auth),
+            waits=self.members.waits(namespace, name),
+            obstacle=name_taken(*taken) if taken else None,
+            credential=await self.credentials.find(spec.auth, (POOL, namespace, name)),
         )
 
     async def _gateway(self, namespace: str, pool: str, spec: PoolSpec) -> GatewayView:
@@ -213,56 +252,96 @@ class Pools:
             for kind in GATEWAY_OBJECTS
         }
         stored = self.tenant_key(namespace, pool)
-        own = await self._payment(namespace, spec.auth, shared=spec.isolation == "Shared")
+        own = await self._payment((POOL, namespace, pool), spec.auth, shared=spec.isolation == "Shared")
         key = stored or secrets.token_urlsafe(32)
-        return GatewayView(
+        sharing = spec.shared.shared_sessions if spec.shared else ()
+        entries = {
+            (server := server_of(name)): await self._entry(
+                namespace, key, server, tenant, shared=spec.isolation == "Shared", sharing=sharing
+            )
+            for name, tenant in list(self.cache.records(TENANT, namespace, "poolRef", pool))
+        }
+        view = GatewayView(
             objects={kind: live for kind, live in objects.items() if live},
             tenant_key=key,
             admin_key=self._own_secret(namespace, pool, name).get("admin.key") or secrets.token_urlsafe(32),
             key_stored=stored is not None,
             tenants={n: held for n, _, held in self._secrets(namespace, pool) if n.startswith(tenant_shards(pool))},
-            entries={
-                server_of(name): await self._entry(namespace, key, tenant, shared=spec.isolation == "Shared")
-                for name, tenant in list(self.cache.records(TENANT, namespace, "poolRef", pool))
-            },
+            entries={server: made.entry for server, made in entries.items()},
+            changes_at=min((made.changes_at for made in entries.values() if made.changes_at), default=None),
             credential=None if isinstance(own, Finding) else own,
             pods=tuple(self._gateway_pods(namespace, pool)),
         )
+        if spec.isolation == "Dedicated":
+            return view
+        return await self._with_erasures(namespace, pool, view, one_volume=spec.storage.mode == "Shared")
+
+    async def _with_erasures(self, namespace: str, pool: str, view: GatewayView, *, one_volume: bool) -> GatewayView:
+        """With notes of what deleted tenants have left. Who is taken for deleted the API server itself is asked for:
+        what is erased is not there again."""
+        names = self.members.names(namespace, pool)
+        notes, homes, entries = erasure.noted(view.tenants), dict[str, str](), dict(view.entries)
+        for gone in erasure.departed(view.tenants, view.entries, key_stored=view.key_stored):
+            live = await look(self.api, TENANT, namespace, gone.tenant)
+            if live and code_of(view.tenant_key, live["metadata"]["uid"]) == gone.code:
+                entries[gone.key] = view.tenants[gone.shard][gone.key]
+            elif seats := erasure.seats_with(pool, names, gone.homes):
+                made = Erasure(gone.code, gone.tenant, seats, timestamp(datetime.now(UTC)))
+                notes.append(made)
+                homes[made.key] = gone.shard
+        alive = erasure.codes_of(entries)
+        notes = [each for each in notes if each.code not in alive]
+        notes = [self.members.advanced(namespace, pool, each, one_volume=one_volume) for each in notes]
+        pending = tuple(each for each in notes if each.seats)
+        entries |= {each.key: erasure.note(each) for each in pending}
+        done = tuple(each for each in notes if not each.seats)
+        return replace(view, entries=entries, homes=homes, erasures=pending, erased=done)
 
     def _gateway_pods(self, namespace: str, pool: str) -> Iterator[Pod]:
         for pod in self.cache.labelled(POD, namespace, POOL_LABEL, slug(pool)):
             if replica_set_of(pod, gateway_of(pool)):
                 yield pod_view(pod)
 
-    async def _entry(self, namespace: str, key: str, tenant: Record, *, shared: bool) -> str:
+    async def _entry(
+        self, namespace: str, key: str, server: str, tenant: Record, *, shared: bool, sharing: Sequence[SharedSession]
+    ) -> _Entry:
         """What the gateway is to know of the tenant. Made once per version of a tenant and its credential."""
-        known = self.entries.get(tenant.uid)
-        if known and known[0] == (tenant.version, key) and not known[1].has_credential:
-            return known[1].entry
+        known, now = self.entries.get(tenant.uid), datetime.now(UTC)
+        mark = (tenant.version, key, sharing, self.cache.version(SECRET, namespace, server))
+        if known and known[0] == mark and known[1].lasts(now):
+            return known[1]
         raw = tenant.manifest
         auth = _auth_of(raw)
-        own = await self._payment(namespace, auth, shared=shared)
-        made = _Entry(gateway_entry(raw, key, shared=shared, credential=own), auth is not None)
-        _remember(self.entries, tenant.uid, ((tenant.version, key), made))
-        return made.entry
+        held, wanted = rotation_of(self.cache.get(SECRET, namespace, server), tenant.uid), _connection_token_of(raw)
+        then = rotated(held, wanted, now)
+        own = await self._payment((TENANT, namespace, raw["metadata"]["name"]), auth, shared=shared)
+        # also the one that its Secret holds still: applications get the new one only after gateways know it
+        rotations = tuple(dict.fromkeys((*then.valid, held.current) if then.current != held.current else then.valid))
+        entry = gateway_entry(raw, key, shared=shared, credential=own, shares=shares(sharing, raw), rotations=rotations)
+        made = _Entry(entry, auth is not None, changes_at(then, wanted, now))
+        _remember(self.entries, tenant.uid, (mark, made))
+        return made
 
-    async def _payment(self, namespace: str, auth: Auth | None, *, shared: bool) -> Payment | None:
-        """What gateways put into sessions; a server of its own is started with its GitHub token."""
-        if auth is None or (auth.provider is None and not shared):
+    async def _payment(self, owner: Owner, auth: Auth | None, *, shared: bool) -> Payment | None:
+        """What gateways put into sessions; a server of its own is started with its GitHub token, and any server with
+        the token of its pool's GitHub App."""
+        kind, namespace, _ = owner
+        if auth is None or (auth.provider is None and (not shared or (auth.app and kind == POOL))):
             return None
-        found = await credential(self.api, self.cache, namespace, auth)
+        if auth.app:
+            return APP_WITHOUT_SERVER
+        found = await self.credentials.find(auth, owner)
         assert found
         if found.finding:
             return found.finding
         mark = (namespace, found.secret, found.key, found.digest)
         if mark not in self.values:
-            try:
-                live = await self.api.get(SECRET, namespace, found.secret)
-            except Absent:
+            value = await self.credentials.value(namespace, found)
+            if value is None:
                 return Finding("SecretNotFound", f"Secret {found.secret} does not exist")
             if len(self.values) >= MOST_REMEMBERED:
                 self.values.clear()
-            self.values[mark] = _values(live).get(found.key, "").strip()
+            self.values[mark] = value
         return paid_with(found, self.values[mark])
 
     def _shard_of(self, namespace: str, server: str, pool: str) -> str | None:
@@ -275,10 +354,15 @@ class Pools:
         name = POOL_OBJECTS[kind](pool)
         return self.cache.get(kind, namespace, name) or await look(self.api, kind, namespace, name)
 
-    async def _adopt_or_mint(self, namespace: str, server: str) -> str:
-        """A lost token is taken from the connection Secret made from it, so that a running server stays valid."""
-        known = self.cache.get(SECRET, namespace, server)
-        if known and TENANT_LABEL in labels_of(known) and controller_uid(known):
+    async def _adopt_or_mint(self, namespace: str, tenant: str, spec: PoolSpec) -> str:
+        """A lost token is taken from the connection Secret made from it, so that a running server stays valid.
+
+        Only from the tenant's own: else whoever may make Secrets could choose the token of somebody's server. Behind a
+        gateway it holds the application's token, which must never be a server's.
+        """
+        server, uid = server_of(tenant), self.cache.uid(TENANT, namespace, tenant)
+        known = None if spec.gateway.enabled else self.cache.get(SECRET, namespace, server)
+        if known and uid and controller_uid(known) == uid:
             try:
                 live = await self.api.get(SECRET, namespace, server)
             except Absent:
@@ -294,7 +378,15 @@ class Pools:
             if live := self.cache.get(DEPLOYMENT, namespace, server):
                 told = self.rollouts.revision(namespace, pool, server)
                 made = _server(live, told, partial(self._replica_sets, namespace, live))
-                found.append(replace(made, trouble=self.members.trouble(namespace, name)))
+                found.append(
+                    replace(
+                        made,
+                        trouble=self.members.trouble(namespace, name),
+                        storage=self.members.storage(namespace, name),
+                        expired=self.members.expired(namespace, name),
+                        stored=self.members.stored(namespace, name),
+                    )
+                )
         return found
 
     def _replica_sets(self, namespace: str, deployment: Manifest) -> set[str]:
@@ -314,6 +406,15 @@ GATEWAY_OBJECTS = (
     DEPLOYMENT,
 )
 POOL_OBJECTS = {SERVICE_ACCOUNT: pool_object, NETWORK_POLICY: pool_object, DISRUPTION_BUDGET: busy_servers}
+
+
+def _connection_token_of(tenant: Manifest) -> ConnectionToken | None:
+    """Of a tenant as stored; None if it has none, or one that can't be read."""
+    raw = (tenant.get("spec") or {}).get("connectionToken")
+    try:
+        return ConnectionToken.model_validate(raw) if raw else None
+    except ValidationError:
+        return None
 
 
 def _auth_of(tenant: Manifest) -> Auth | None:
@@ -349,5 +450,5 @@ def _values(secret: Manifest) -> dict[str, str]:
     return {key: decoded(value) for key, value in (secret.get("data") or {}).items()}
 
 
-def _taken(kind: Kind, name: str) -> Finding:
+def name_taken(kind: Kind, name: str) -> Finding:
     return Finding("NameTaken", f"{kind} {name} exists and does not belong to this pool: delete or rename it")

@@ -3,17 +3,19 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.credentials import in_the_way
 from copilot_operator.cluster.errors import Absent, Conflict, Ending, Refused
 from copilot_operator.cluster.events import write_event
 from copilot_operator.cluster.execute import Executor, NotLeading
-from copilot_operator.cluster.pools import Pools
+from copilot_operator.cluster.pools import Pools, name_taken
 from copilot_operator.cluster.tenants import Tenants
 from copilot_operator.domain.endpoint_status import endpoint_report
-from copilot_operator.domain.kinds import POOL, TENANT, Kind
+from copilot_operator.domain.kinds import POOL, SECRET, TENANT, Kind
 from copilot_operator.domain.lifecycle import Move
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.nodes import unprotected_in_s
@@ -22,13 +24,15 @@ from copilot_operator.domain.pool_plan import plan_pool
 from copilot_operator.domain.pool_status import changes_course, pool_report
 from copilot_operator.domain.seats import pool_of_seat
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot, TenantSnapshot
-from copilot_operator.domain.status import Report, tenant_report
-from copilot_operator.domain.steps import Step
+from copilot_operator.domain.status import Event, Report, tenant_report
+from copilot_operator.domain.steps import Apply, Step
+from copilot_operator.domain.tenant_tokens import changes_at
 
 log = logging.getLogger(__name__)
 
 WorkKey = tuple[Kind, str, str]  # kind, namespace, name
 REFUSED_AGAIN_S = 30.0  # a refusal stays until somebody changes something; we would hear of most, not of all
+TOKEN_AGAIN_S = 0.5  # its pool tells the gateway of the tenant's new token
 WAITING_AGAIN_S = 5.0  # for what no watch tells: foreign objects, missing storage classes
 
 
@@ -36,6 +40,8 @@ WAITING_AGAIN_S = 5.0  # for what no watch tells: foreign objects, missing stora
 class Reconciler:
     """``follow`` hears every snapshot of a tenant (None: gone) and what was decided, once that was carried out;
     ``after_pool`` of each pool that was written, ``new_course`` of one whose servers are to run another revision.
+
+    ``noted`` hears every Event that is written.
 
     ``follow_pool`` hears every snapshot of a pool, ``seats_changed`` which seats of a Shared pool are to run or not any
     more, ``after_seat`` that something was found of one. ``doubtful`` keys are asked for before anything is done for
@@ -56,6 +62,7 @@ class Reconciler:
     seats_changed: Callable[[str, Iterable[str]], None]
     after_seat: Callable[[str, str], None]
     doubtful: set[WorkKey] = field(default_factory=set)
+    noted: Callable[[Manifest, Event, datetime], None] = lambda regarding, event, now: None
     refused: dict[WorkKey, Finding] = field(default_factory=dict)
 
     async def __call__(self, key: WorkKey) -> float | None:
@@ -100,9 +107,15 @@ class Reconciler:
             return REFUSED_AGAIN_S if snapshot.refused else WAITING_AGAIN_S
         if snapshot.pool and snapshot.lacks_token and not snapshot.deleted:
             return WAITING_AGAIN_S  # its pool wakes it, unless the answer to the pool's write got lost
-        return min((s for s in (report.look_again_s, unprotected_in_s(snapshot)) if s is not None), default=None)
+        if not snapshot.token_told:
+            return TOKEN_AGAIN_S
+        wanted = snapshot.spec.connection_token if snapshot.spec else None
+        rotates_s = _until(changes_at(snapshot.rotation, wanted, snapshot.now), snapshot.now)
+        due_s = (report.look_again_s, unprotected_in_s(snapshot), rotates_s)
+        return min((s for s in due_s if s is not None), default=None)
 
     async def _pool(self, key: WorkKey, namespace: str, name: str) -> float | None:
+        scaled = self.pools.scale(namespace, name)
         self.seats_changed(namespace, self.pools.members.decide(namespace, name))
         snapshot = await self.pools.snapshot(namespace, name)
         if snapshot is None:
@@ -112,11 +125,13 @@ class Reconciler:
             return None
         self.follow_pool(namespace, name, snapshot)
         steps = plan_pool(snapshot)
+        if taken := await self._in_the_way(snapshot, steps):
+            snapshot, steps = replace(snapshot, obstacle=taken), ()
         failure = await self._execute(key, steps)
         if steps and not failure:
             self.after_pool(snapshot)
         snapshot = replace(snapshot, refused=self.refused.get(key))
-        report = pool_report(snapshot)
+        report = pool_report(snapshot, scaled)
         await self._say(POOL, snapshot.raw, report, snapshot)
         if report.status is not None and changes_course(snapshot.raw.get("status") or {}, report.status):
             self.new_course(namespace, name)
@@ -124,7 +139,22 @@ class Reconciler:
             raise failure
         if snapshot.refused or snapshot.obstacle:
             return REFUSED_AGAIN_S
-        return WAITING_AGAIN_S if self.pools.members.surplus(namespace, name) else snapshot.next_verdict_s
+        if scaled or self.pools.members.surplus(namespace, name):
+            return WAITING_AGAIN_S
+        due_s = [
+            s for s in (snapshot.next_verdict_s, _until(snapshot.gateway.changes_at, snapshot.now)) if s is not None
+        ]
+        return min(due_s, default=None)
+
+    async def _in_the_way(self, pool: PoolSnapshot, steps: tuple[Step, ...]) -> Finding | None:
+        """What has the name of a pool's Secret to be made, and is somebody else's: an apply would make it ours, with
+        all that he put there. Other objects are looked at before they are planned."""
+        for step in steps:
+            if isinstance(step, Apply) and step.kind == SECRET and "resourceVersion" not in step.manifest["metadata"]:
+                name = step.manifest["metadata"]["name"]
+                if await in_the_way(self.api, pool.namespace, name, pool.raw["metadata"]["uid"]):
+                    return name_taken(SECRET, name)
+        return None
 
     async def _note(self, seat: TenantSnapshot, report: Report) -> None:
         """What is found of a server of a Shared pool is told in the status of the pool; trouble as an Event, too."""
@@ -133,9 +163,11 @@ class Reconciler:
         assert seat.owner
         self.pools.members.statuses[seat.namespace, seat.name] = report.status
         self.after_seat(seat.namespace, seat.pool_name)
-        if report.event and report.event.type == "Warning" and self.may_write():
-            event = replace(report.event, message=f"Server {seat.server}: {report.event.message}")
-            await write_event(self.api, seat.owner, event, seat.now)
+        troubles = [report.event] if report.event and report.event.type == "Warning" else []
+        for event in (*troubles, *([report.deletion] if report.deletion else [])):
+            if self.may_write():
+                told = replace(event, message=f"Server {seat.server}: {event.message}")
+                await self._event(seat.owner, told, seat.now)
 
     async def _execute(self, key: WorkKey, steps: tuple[Step, ...]) -> Exception | None:
         """A refusal becomes a finding; what may pass by itself is returned, to be raised once status is told."""
@@ -169,5 +201,15 @@ class Reconciler:
                 raise
             return
         self.answers.keep(kind, live, of_status=True)
-        if report.event:
-            await write_event(self.api, raw, report.event, snapshot.now)
+        for event in (report.event, report.deletion, report.scaling):
+            if event:
+                await self._event(raw, event, snapshot.now)
+
+    async def _event(self, regarding: Manifest, event: Event, now: datetime) -> None:
+        self.noted(regarding, event, now)
+        await write_event(self.api, regarding, event, now)
+
+
+def _until(at: datetime | None, now: datetime) -> float | None:
+    """Seconds until then, and a little more."""
+    return None if at is None else max(0.0, (at - now).total_seconds()) + 0.1

@@ -27,6 +27,13 @@ class StorageClasses:
             asked = self._known[name] = (now, asyncio.create_task(self._ask(name), name=f"storage-class-{name}"))
         return await asyncio.shield(asked[1])
 
+    async def lets_grow(self, claim: Manifest) -> bool:
+        """Whether a live claim may become larger. The API server refuses it where the class does not say so."""
+        if not (name := claim["spec"].get("storageClassName")):
+            return False
+        found = await self.look_up(name)
+        return found.finding is None and found.grows
+
     async def _ask(self, name: str | None) -> Storage:
         try:
             found = await self.api.get(STORAGE_CLASS, "", name) if name else await self._default()
@@ -34,13 +41,14 @@ class StorageClasses:
             found = None
         if found is None:
             return Storage(finding=_missing(name))
+        grows = found.get("allowVolumeExpansion") is True
         if "/" in found["provisioner"]:
-            return Storage("ReadWriteOnce")  # rancher.io/local-path: no name that a CSIDriver could have
+            return Storage("ReadWriteOnce", grows)  # rancher.io/local-path: no name that a CSIDriver could have
         try:
             await self.api.get(CSI_DRIVER, "", found["provisioner"])
         except Absent:
-            return Storage("ReadWriteOnce")  # ReadWriteOncePod is a promise that only CSI drivers make
-        return Storage("ReadWriteOncePod")
+            return Storage("ReadWriteOnce", grows)  # ReadWriteOncePod is a promise that only CSI drivers make
+        return Storage("ReadWriteOncePod", grows)
 
     async def _default(self) -> Manifest | None:
         found = [c async for c in self.api.list_pages(STORAGE_CLASS) if annotations_of(c).get(DEFAULT_CLASS) == "true"]

@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from copilot_operator.api.invalid import InvalidResource
-from copilot_operator.api.tenant import parse_tenant
+from copilot_operator.api.tenant import TenantSpec, parse_tenant
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
-from copilot_operator.cluster.look import credential, look
+from copilot_operator.cluster.look import look
 from copilot_operator.cluster.pods import pod_view, runs_server
 from copilot_operator.cluster.pools import Pools
+from copilot_operator.cluster.starts import Starts
 from copilot_operator.cluster.storage import StorageClasses
+from copilot_operator.domain.desired.claim import is_smaller
+from copilot_operator.domain.idleness import wakes
 from copilot_operator.domain.kinds import (
     CLAIM,
     DEPLOYMENT,
@@ -25,6 +28,7 @@ from copilot_operator.domain.kinds import (
     POOL,
     SECRET,
     SERVICE,
+    TENANT,
     Kind,
 )
 from copilot_operator.domain.live import has_no_pods, is_up
@@ -39,23 +43,25 @@ from copilot_operator.domain.ownership import obstacle
 from copilot_operator.domain.revisions import revision_for, view_of
 from copilot_operator.domain.snapshot import (
     Children,
+    Credential,
     DrainReading,
     Finding,
     PoolView,
     Reading,
     ServerState,
     Settings,
+    Storage,
     TenantSnapshot,
     is_paused,
 )
-from copilot_operator.domain.tenant_tokens import token_of
+from copilot_operator.domain.tenant_tokens import rotated, rotation_of, token_of
 
 
 @dataclass
 class Tenants:
     """``view`` tells what is known of a server itself (namespace, server name).
 
-    ``unreadable``: kinds that the operator may not read.
+    ``refused``: whether a tenant's credential was, the last time. ``unreadable``: kinds that the operator may not read.
     """
 
     api: KubeApi
@@ -64,7 +70,9 @@ class Tenants:
     storage: StorageClasses
     view: Callable[[str, str], tuple[Reading, ServerState | None, DrainReading | None]]
     pools: Pools
+    starts: Starts
     unreadable: Container[Kind] = ()
+    refused: Callable[[str, str], bool] = lambda namespace, tenant: False
 
     async def snapshot(self, namespace: str, name: str) -> TenantSnapshot | None:
         """None if there is no such tenant (any more).
@@ -80,15 +88,26 @@ class Tenants:
         spec, pool = snapshot.spec, snapshot.pool
         if spec is None or pool is None:
             return self._observed(snapshot, {})
-        auth = None if snapshot.is_seat else spec.auth or pool.spec.auth  # who shares a server brings his own
-        snapshot = replace(snapshot, credential=await credential(self.api, self.cache, namespace, auth))
+        snapshot = replace(snapshot, credential=await self._credential(snapshot, spec, pool))
         if snapshot.deleted or snapshot.lacks_token:
             return self._observed(snapshot, {})
         answers = await self._missing_children(snapshot)
         if CLAIM in answers and answers[CLAIM] is None:
             storage = await self.storage.look_up(pool.spec.storage.storage_class_name)
             snapshot = replace(snapshot, storage=storage)
+        elif (live := self.cache.get(CLAIM, namespace, snapshot.server)) and is_smaller(live, pool.spec.storage.size):
+            snapshot = replace(snapshot, storage=Storage(grows=await self.storage.lets_grow(live)))
         return self._observed(snapshot, answers)
+
+    async def _credential(self, snapshot: TenantSnapshot, spec: TenantSpec, pool: PoolView) -> Credential | None:
+        """Who shares a server brings his own; only what a GitHub App's installation is given lies in the server."""
+        of_pool = (POOL, snapshot.namespace, spec.pool_ref.name)
+        if snapshot.is_seat:
+            own_app = pool.spec.auth if pool.spec.auth and pool.spec.auth.app else None
+            return await self.pools.credentials.find(own_app, of_pool)
+        if spec.auth:
+            return await self.pools.credentials.find(spec.auth, (TENANT, snapshot.namespace, snapshot.name))
+        return await self.pools.credentials.find(pool.spec.auth, of_pool)
 
     def _wishes(self, snapshot: TenantSnapshot) -> TenantSnapshot:
         """With what people want, and whether it can be read."""
@@ -104,11 +123,21 @@ class Tenants:
         snapshot = replace(snapshot, spec=spec, pool=view, admitted=admitted, token=token)
         if not view.spec.gateway.enabled or snapshot.is_seat:
             return snapshot
-        key = self.pools.tenant_key(namespace, pool)
+        key, uid = self.pools.tenant_key(namespace, pool), snapshot.raw["metadata"]["uid"]
+        held = rotation_of(self.cache.get(SECRET, namespace, server), uid)
+        wanted = rotated(held, spec.connection_token, snapshot.now)
+        told = wanted == held or (
+            key is not None and self.pools.has_told(namespace, pool, server, token_of(key, uid, wanted.current))
+        )
+        if told:
+            held = wanted
         return replace(
             snapshot,
-            tenant_token=token_of(key, snapshot.raw["metadata"]["uid"]) if key else None,
+            tenant_token=token_of(key, uid, held.current) if key else None,
+            rotation=held,
+            token_told=told,
             gateway_ready=self.pools.gateway_ready(namespace, pool),
+            sessions=self.pools.members.told_sessions(namespace, snapshot.name),
             homes=frozenset()
             if view.spec.isolation == "Dedicated"
             else self.pools.members.homes(namespace, pool, snapshot.raw),
@@ -126,9 +155,10 @@ class Tenants:
 
     async def _missing_children(self, snapshot: TenantSnapshot) -> dict[Kind, Manifest | None]:
         """An object that lost our label left the watch and may still be there: what is missing is asked for once."""
-        namespace, server = snapshot.namespace, snapshot.server
-        missing = [kind for kind in _kinds(snapshot) if self.cache.version(kind, namespace, server) is None]
-        answers = await asyncio.gather(*(look(self.api, kind, namespace, server) for kind in missing))
+        namespace = snapshot.namespace
+        names = {kind: _name(kind, snapshot) for kind in _kinds(snapshot)}
+        missing = [kind for kind, name in names.items() if self.cache.version(kind, namespace, name) is None]
+        answers = await asyncio.gather(*(look(self.api, kind, namespace, names[kind]) for kind in missing))
         return dict(zip(missing, answers, strict=True))
 
     def _observed(self, snapshot: TenantSnapshot, answers: Mapping[Kind, Manifest | None]) -> TenantSnapshot:
@@ -139,14 +169,23 @@ class Tenants:
             snapshot,
             now=datetime.now(UTC),
             children=_sorted(
-                snapshot, {k: self.cache.get(k, namespace, server) or answers.get(k) for k in _kinds(snapshot)}
+                snapshot,
+                {
+                    kind: self.cache.get(kind, namespace, _name(kind, snapshot)) or answers.get(kind)
+                    for kind in _kinds(snapshot)
+                },
             ),
             pods=tuple(map(pod_view, self._pods(snapshot))),
             reading=reading,
             state=state,
             drain=drain,
             sees_nodes=NODE not in self.unreadable,
+            credential_refused=self.refused(namespace, snapshot.name) or bool(state and state.credential_refused),
+            demanded=self.pools.members.demanded(namespace, server),
         )
+        if wakes(snapshot):
+            pool = (namespace, snapshot.pool_name)
+            snapshot = replace(snapshot, waits_behind=self.starts.ask((namespace, server), pool))
         pod = snapshot.server_pod
         node = self.cache.get(NODE, "", pod.node) if pod and pod.node else None
         return replace(snapshot, leaving=leaving(node))
@@ -180,8 +219,14 @@ CHILDREN = (DEPLOYMENT, SERVICE, CLAIM, SECRET)
 def _kinds(snapshot: TenantSnapshot) -> tuple[Kind, ...]:
     """What it has, or is to have."""
     if snapshot.is_seat:
-        return (DEPLOYMENT, CLAIM)
-    return CHILDREN if snapshot.has_server else (SERVICE, SECRET)
+        kinds: tuple[Kind, ...] = (DEPLOYMENT, CLAIM)
+    else:
+        kinds = CHILDREN if snapshot.has_server else (SERVICE, SECRET)
+    return kinds if snapshot.has_volume else tuple(kind for kind in kinds if kind != CLAIM)
+
+
+def _name(kind: Kind, snapshot: TenantSnapshot) -> str:
+    return snapshot.claim if kind == CLAIM and snapshot.spec else snapshot.server
 
 
 def _sorted(snapshot: TenantSnapshot, found: Mapping[Kind, Manifest | None]) -> Children:

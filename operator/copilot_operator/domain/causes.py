@@ -9,7 +9,9 @@ from copilot_operator.api.quantity import quantity_value
 from copilot_operator.domain.desired.common import is_outdated
 from copilot_operator.domain.desired.deployment import changed_intent
 from copilot_operator.domain.drain import Cause, Ending, Why
+from copilot_operator.domain.github_app import restart_at
 from copilot_operator.domain.health import cannot_work
+from copilot_operator.domain.idleness import idle
 from copilot_operator.domain.live import observed_status, progress_reason
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import APPLIED_ANNOTATION, INTENT_ANNOTATION
@@ -18,6 +20,8 @@ from copilot_operator.domain.subset import first_difference
 
 # Parts of the intent that people change for one tenant, who need not wait for others; the rest concerns the whole pool.
 OWN_PARTS: Final = frozenset({"connectionToken", "ownGitHubToken", "ownResources", "ownRestartedAt"})
+
+KUBELET_FORGETS_S: Final = 600
 
 Finder = Callable[[TenantSnapshot, Manifest, Manifest], Cause | None]  # snapshot, live and wanted Deployment
 
@@ -67,6 +71,21 @@ def node_drain(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Ca
     return Cause(Why.NODE_DRAIN, snapshot.leaving, Ending.REPLACE)
 
 
+def old_token(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause | None:
+    """It was started with a token of the GitHub App that will end, and a new one is there.
+
+    Kubelet waits longer and longer before it starts a container again that ran for less than ten minutes.
+    """
+    credential, state = snapshot.server_credential, snapshot.state
+    token = credential.token if credential else None
+    if token is None or state is None or state.token_serial in ("", token.serial):
+        return None
+    if snapshot.now < restart_at(token, snapshot.server):
+        return None
+    in_place = state.age_s is not None and state.age_s > KUBELET_FORGETS_S
+    return Cause(Why.ROTATION, "a new GitHub token is there", Ending.RESTART if in_place else Ending.REPLACE)
+
+
 def _tolerates_everything(snapshot: TenantSnapshot) -> bool:
     """Cordons included: they are taints, too (node.kubernetes.io/unschedulable)."""
     assert snapshot.pool
@@ -92,13 +111,21 @@ def recycle(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause
     return Cause(Why.RECYCLE, message, Ending.RESTART if can_restart else Ending.REPLACE)
 
 
+def unused(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause | None:
+    """Last: what else there is to do is done on the way."""
+    message = idle(snapshot)
+    return Cause(Why.IDLE, message) if message else None
+
+
 CAUSES: Final[tuple[Finder, ...]] = (
     suspended,  # wanted by people, and outlasts the others
     changed,
     edited,
     node_drain,
     useless,
+    old_token,
     recycle,
+    unused,
 )
 
 

@@ -20,8 +20,10 @@ class Why(StrEnum):
     UPDATE = "Update"  # of the pool: servers take turns
     EDITED = "Edited"  # somebody changed the pod template by hand
     NODE_DRAIN = "NodeDrain"
+    ROTATION = "Rotation"  # a new token of the GitHub App is there, and the one it was started with will end
     RECYCLE = "Recycle"  # worn out: servers take turns
     HEALTH = "Health"  # answers, but can't work
+    IDLE = "Idle"  # nobody uses it; the next request for a session starts it again
     SCALE_IN = "ScaleIn"  # of a Shared pool
 
 

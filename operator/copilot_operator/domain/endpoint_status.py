@@ -9,22 +9,18 @@ from copilot_operator.api.conditions import Condition
 from copilot_operator.domain.desired.service import CLI_PORT, host
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.plan import TenantPlan
-from copilot_operator.domain.snapshot import Finding, TenantSnapshot
-from copilot_operator.domain.status import (
+from copilot_operator.domain.readiness import (
     SUSPENDED,
     Policy,
-    Report,
-    condition,
     credential_trouble,
-    credentials_row,
-    event_of,
     in_the_way,
-    merged,
     no_gateway,
-    phase_of,
     refused,
     unusable,
 )
+from copilot_operator.domain.session_counts import told_counts
+from copilot_operator.domain.snapshot import Finding, TenantSnapshot
+from copilot_operator.domain.status import Report, condition, credentials_row, event_of, merged, phase_of, stalled
 
 
 def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
@@ -49,6 +45,7 @@ def endpoint_report(snapshot: TenantSnapshot, plan: TenantPlan) -> Report:
         "observedGeneration": snapshot.raw["metadata"].get("generation", 1),
         "conditions": merged(old, _conditions(snapshot, found), snapshot.now),
     }
+    status |= told_counts(snapshot.sessions, old, snapshot.now)
     if snapshot.homes:
         status["homes"] = sorted(snapshot.homes)
     if snapshot.children.connection or plan.steps:
@@ -60,11 +57,12 @@ def _conditions(snapshot: TenantSnapshot, found: Finding | None) -> list[Conditi
     credential, paused = snapshot.credential, snapshot.paused
     rows: list[tuple[str, bool | None, Finding]] = [
         ("Ready", found is None, found or Finding("EndpointReady", "The gateway takes its connections")),
-        credentials_row(credential.finding if credential else None, credential is not None),
+        credentials_row(credential, of_pool=True, refused=snapshot.credential_refused),
         ("ServerHealthy", None, SHARED),
         ("StorageReady", None, SHARED),
         ("Progressing", False, Finding("Settled", "Nothing is under way")),
         ("Paused", paused is not None, paused or Finding("NotPaused", "The operator acts on it")),
+        *stalled(found),
     ]
     generation = snapshot.raw["metadata"].get("generation", 1)
     return [condition(name, value, finding, generation) for name, value, finding in rows]

@@ -1,8 +1,21 @@
 """Does a tenant go together with its pool? Wrong combinations that neither object shows alone."""
 
+from typing import Final
+
 from copilot_operator.api.resources import ResourceOverrides, overlay
 from copilot_operator.api.tenant import TenantSpec
 from copilot_operator.domain.snapshot import Finding, TenantSnapshot
+
+APP_WITHOUT_SERVER: Final = Finding(
+    "InvalidSpec",
+    "spec.auth.gitHub.app: write tokenSecretRef instead; an App's token is a server's, and here servers are the pool's",
+)
+
+APP_FOR_RUNTIME: Final = Finding(
+    "InvalidSpec",
+    "spec.auth.gitHub.app: write tokenSecretRef instead; the pool's servers (server.runtime: CopilotRuntime) read no "
+    "App's token",
+)
 
 
 def own_resources(spec: TenantSpec) -> ResourceOverrides | None:
@@ -27,8 +40,22 @@ def misfit(snapshot: TenantSnapshot) -> Finding | None:
     if snapshot.spec.auth and snapshot.spec.auth.provider and not snapshot.pool.spec.gateway.enabled:
         message = "spec.auth.provider: leave it out, the pool has no gateway that could put the key into sessions"
         return Finding("InvalidSpec", message)
+    if snapshot.spec.auth and snapshot.spec.auth.app and not snapshot.has_server:
+        return APP_WITHOUT_SERVER
+    if snapshot.spec.auth and snapshot.spec.auth.app and snapshot.runs_copilot_runtime:
+        return APP_FOR_RUNTIME
+    sessions = snapshot.spec.sessions
+    if sessions and sessions.max_concurrent is not None and not snapshot.pool.spec.gateway.enabled:
+        message = "spec.sessions.maxConcurrent: leave it out, the pool has no gateway that could count sessions"
+        return Finding("InvalidSpec", message)
+    if snapshot.spec.connection_token and not snapshot.pool.spec.gateway.enabled:
+        message = "spec.connectionToken: leave it out, the pool has no gateway that could take two tokens"
+        return Finding("InvalidSpec", message)
     if not snapshot.has_server:
         return _asks_for_a_server(snapshot.spec)
+    if snapshot.spec.deletion_policy == "Retain" and not snapshot.has_volume and not snapshot.is_seat:
+        message = "spec.deletionPolicy: leave it out, servers of this pool have no volume (storage.mode: Ephemeral)"
+        return Finding("InvalidSpec", message)
     try:
         overlay(snapshot.pool.spec.server.resources, own_resources(snapshot.spec))
     except ValueError as error:

@@ -7,6 +7,7 @@ from typing import Final
 from copilot_operator.api.duration import duration_s
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import HEALTH_RESTARTS_ANNOTATION
+from copilot_operator.domain.retention import FULL_PERCENT
 from copilot_operator.domain.snapshot import Finding, Health, Pod, Reading, ServerState, TenantSnapshot
 
 HOUR: Final = timedelta(hours=1)
@@ -58,8 +59,11 @@ def unresponsive(snapshot: TenantSnapshot, pod: Pod) -> str:
 
 
 def cannot_work(state: ServerState | None) -> str:
-    """Why a server that answers pings is of no use; "" if nothing is known against it. Never said of a busy one."""
-    return state.deep_failure if state and state.answering and not state.busy else ""
+    """Why a server that answers pings is of no use; "" if nothing is known against it. Never said of a busy one, nor of
+    one whose volume is full: another pod would have no more room."""
+    if state is None or not state.answering or state.busy or (state.disk_percent or 0) >= FULL_PERCENT:
+        return ""
+    return state.deep_failure
 
 
 def degraded(snapshot: TenantSnapshot) -> Finding | None:

@@ -25,11 +25,13 @@ from copilot_operator.domain.desired.common import is_outdated
 from copilot_operator.domain.desired.deployment import FLUSH_S, drain_timeout_s
 from copilot_operator.domain.drain import Cause, Ending, Intent, Why, intent_of
 from copilot_operator.domain.health import Restarts, unresponsive
+from copilot_operator.domain.idleness import rests
 from copilot_operator.domain.live import counts_pods, has_no_pods, is_up
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.snapshot import DrainPhase, DrainReading, Finding, Pod, TenantSnapshot
 from copilot_operator.domain.subset import first_difference
 
+WAITS_TO_START: Final = "it waits until fewer servers start at the same time"
 HUNG_GRACE_S: Final = 10  # for a CLI that does not answer: enough for its agent to find that out once more
 
 
@@ -103,8 +105,11 @@ def next_move(snapshot: TenantSnapshot, wanted: Manifest) -> Move:
     restarts = Restarts.of(live) if live else Restarts()
     if live and is_up(live):
         return _running(snapshot, live, wanted, restarts)
-    suspended, trouble = snapshot.held_down, _cannot_start(snapshot)
+    resting = rests(snapshot, live) if live else ""
+    waits = WAITS_TO_START if snapshot.waits_behind is not None else ""
+    suspended, trouble = snapshot.held_down or resting or waits, _cannot_start(snapshot)
     hold = suspended or (trouble.message if trouble else "")
+    intent = intent_of(live) if resting or waits else None  # remembered until it starts
     if live is None:
         if trouble and not suspended:
             return Move(Stage.STOPPED, hold, trouble=trouble)  # a pod without its Secret would only crash
@@ -116,8 +121,8 @@ def next_move(snapshot: TenantSnapshot, wanted: Manifest) -> Move:
     # A note of ours, too, is a change that the controller has yet to see: people are not told of it.
     as_wanted = not (is_outdated(live, wanted) or first_difference(_sized(wanted, False), live))
     if trouble or as_wanted or not has_no_pods(live):
-        return Move(Stage.STOPPED, hold, restarts=restarts, trouble=None if suspended else trouble)
-    return Move(Stage.STOPPED, hold, _sized(wanted, False), restarts=restarts)
+        return Move(Stage.STOPPED, hold, intent=intent, restarts=restarts, trouble=None if suspended else trouble)
+    return Move(Stage.STOPPED, hold, _sized(wanted, False), intent=intent, restarts=restarts)
 
 
 def _running(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest, restarts: Restarts) -> Move:
@@ -211,7 +216,7 @@ def overdue_at(intent: Intent) -> datetime:
 def _cannot_start(snapshot: TenantSnapshot) -> Finding | None:
     claim = snapshot.children.claim
     if claim and "deletionTimestamp" in claim["metadata"]:
-        message = f"Claim {snapshot.server} was deleted; the server starts with a new one as soon as it is gone"
+        message = f"Claim {snapshot.claim} was deleted; the server starts with a new one as soon as it is gone"
         return Finding("VolumeBeingDeleted", message)
     return snapshot.credential.finding if snapshot.credential else None
 

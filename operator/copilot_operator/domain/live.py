@@ -1,6 +1,6 @@
 """What a live Deployment says of itself (apps/v1 DeploymentSpec, DeploymentStatus)."""
 
-from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.manifest import Manifest, condition_of
 
 
 def is_up(deployment: Manifest | None) -> bool:
@@ -28,8 +28,7 @@ def has_no_pods(deployment: Manifest) -> bool:
 
 def progress_of(status: Manifest) -> Manifest:
     """The condition Progressing, {} if there is none."""
-    conditions = status.get("conditions") or ()
-    return next((each for each in conditions if each["type"] == "Progressing"), {})
+    return condition_of(status, "Progressing")
 
 
 def progress_reason(status: Manifest) -> str:

@@ -22,6 +22,12 @@ def annotations_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     return manifest.get("metadata", {}).get("annotations") or {}
 
 
+def condition_of(status: Mapping[str, Any], name: str) -> Manifest:
+    """The condition of that type in an object's status; empty if it was never written."""
+    found: Iterable[Manifest] = status.get("conditions") or ()
+    return next((each for each in found if each.get("type") == name), {})
+
+
 def digest(value: Any) -> str:
     """16 hexadecimal digits that name a JSON value; the order of a map's keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]

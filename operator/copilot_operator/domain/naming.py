@@ -9,7 +9,7 @@ import hashlib
 import re
 from typing import Final
 
-from copilot_operator.domain.kinds import GROUP
+from copilot_operator.domain.kinds import GROUP, TENANT, Kind
 
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "copilot-operator"
@@ -21,7 +21,7 @@ TENANT_LABEL: Final = f"{GROUP}/tenant"
 USABLE_LABEL: Final = f"{GROUP}/tenant-usable"  # "true" on users' credential Secrets; ours say "false", see observe.py
 
 TENANT_ANNOTATION: Final = f"{GROUP}/tenant-name"  # the whole name: the label holds a slug
-POOL_ANNOTATION: Final = f"{GROUP}/pool-name"  # likewise, on the pods of gateways
+POOL_ANNOTATION: Final = f"{GROUP}/pool-name"  # likewise, on the pods of gateways and the claim of a pool
 PAUSED_ANNOTATION: Final = f"{GROUP}/paused"
 RESTARTED_AT_ANNOTATION: Final = f"{GROUP}/restarted-at"
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied-hash"
@@ -30,6 +30,13 @@ DRAIN_CAUSE_ANNOTATION: Final = f"{GROUP}/drain-cause"  # on the Deployment, of 
 DRAIN_SINCE_ANNOTATION: Final = f"{GROUP}/drain-since"
 DRAIN_DEADLINE_ANNOTATION: Final = f"{GROUP}/drain-deadline"
 HEALTH_RESTARTS_ANNOTATION: Final = f"{GROUP}/health-restarts"
+SERIAL_ANNOTATION: Final = f"{GROUP}/token-serial"  # on Secrets with minted tokens; see domain/github_app.py
+MINTED_ANNOTATION: Final = f"{GROUP}/token-minted-at"
+EXPIRES_ANNOTATION: Final = f"{GROUP}/token-expires-at"
+SOURCE_ANNOTATION: Final = f"{GROUP}/token-source"
+ROTATION_ANNOTATION: Final = f"{GROUP}/token-rotation"  # on connection Secrets; see domain/tenant_tokens.py
+BEFORE_ANNOTATION: Final = f"{GROUP}/token-rotation-before"
+OVERLAP_ANNOTATION: Final = f"{GROUP}/token-overlap-until"
 POOL_REVISION_ANNOTATION: Final = f"{GROUP}/pool-revision"  # on Deployments: the ControllerRevision they are made from
 PROVEN_ANNOTATION: Final = f"{GROUP}/proven"  # "true" on a ControllerRevision with which a server was Ready
 CORDONED_LABEL: Final = f"{GROUP}/cordoned"  # "true" on pods to which nothing new may be led
@@ -55,6 +62,16 @@ def server_of(tenant: str) -> str:
 def pool_object(pool: str) -> str:
     """Name of a pool's ServiceAccount and NetworkPolicy; differs from every server's by its prefix."""
     return f"copilotpool-{slug(pool)}"
+
+
+def pool_sessions(pool: str) -> str:
+    """Name of the claim for the volume that the servers of a pool share."""
+    return f"{pool_object(pool)}-sessions"
+
+
+def minted_token(kind: Kind, owner: str) -> str:
+    """Name of the Secret with the installation token of a pool or tenant. No server's name ends so: see ``slug``."""
+    return f"{server_of(owner) if kind == TENANT else pool_object(owner)}--github-token"
 
 
 def busy_servers(pool: str) -> str:

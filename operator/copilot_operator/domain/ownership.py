@@ -2,7 +2,14 @@
 
 from copilot_operator.domain.kinds import CLAIM, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of, controller_uid, labels_of
-from copilot_operator.domain.naming import MANAGED_BY, MANAGED_BY_LABEL, POOL_LABEL, TENANT_ANNOTATION, slug
+from copilot_operator.domain.naming import (
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    POOL_ANNOTATION,
+    POOL_LABEL,
+    TENANT_ANNOTATION,
+    slug,
+)
 from copilot_operator.domain.snapshot import Finding, TenantSnapshot
 
 
@@ -29,6 +36,9 @@ def obstacle(kind: Kind, live: Manifest, snapshot: TenantSnapshot) -> Finding | 
 
 def _retained(claim: Manifest, snapshot: TenantSnapshot) -> bool:
     """Kept by ``deletionPolicy: Retain`` for a tenant of just this name in the same pool."""
-    labels = labels_of(claim)
-    ours = labels.get(MANAGED_BY_LABEL) == MANAGED_BY and annotations_of(claim).get(TENANT_ANNOTATION) == snapshot.name
+    labels, annotations = labels_of(claim), annotations_of(claim)
+    ours = annotations.get(TENANT_ANNOTATION) == snapshot.name
+    if snapshot.shares_volume:
+        ours = annotations.get(POOL_ANNOTATION) == snapshot.pool_name
+    ours = ours and labels.get(MANAGED_BY_LABEL) == MANAGED_BY
     return ours and (snapshot.spec is None or labels.get(POOL_LABEL) == slug(snapshot.spec.pool_ref.name))

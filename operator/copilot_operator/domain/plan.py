@@ -77,7 +77,8 @@ def _notes(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
 
 
 def _applies(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
-    yield from converge(CLAIM, claim(snapshot), snapshot.children.claim, _difference)
+    if snapshot.has_volume:
+        yield from converge(CLAIM, claim(snapshot), snapshot.children.claim, _difference)
     if not snapshot.is_seat:
         yield from _endpoint(snapshot, cordoned=_cordoned(snapshot, move))
 

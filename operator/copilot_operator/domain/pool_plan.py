@@ -111,12 +111,12 @@ def sharded(
 def _gateway_steps(snapshot: PoolSnapshot, tokens: Mapping[str, object]) -> Iterator[Step]:
     """Its Secrets first, then what lets it read them, then its pods."""
     view = snapshot.gateway
-    if not view.key_stored:
-        yield Apply(SECRET, gateway.key_secret(snapshot), "missing")
-    shards = sharded(view.tenants, view.entries, partial(tenant_shard, snapshot.name))
+    shards = sharded(view.tenants, view.entries, partial(tenant_shard, snapshot.name), view.homes)
     for name, held in sorted(shards.items()):
         if held != view.tenants.get(name):
             yield Apply(SECRET, gateway.tenants(snapshot, name, held), f"{len(held)} tenants")
+    if not view.key_stored:  # last: with the key stored, another code of a tenant's name is another tenant's
+        yield Apply(SECRET, gateway.key_secret(snapshot), "missing")
     secrets = tuple(sorted(tokens)), tuple(sorted(shards))
     wanted: list[tuple[Kind, Manifest]] = [
         (SECRET, gateway.settings(snapshot, *secrets)),

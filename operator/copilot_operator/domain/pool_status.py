@@ -5,22 +5,28 @@ from typing import Final
 
 from copilot_operator.api.conditions import Condition
 from copilot_operator.domain.desired.common import pool_labels
+from copilot_operator.domain.erasure import pending
 from copilot_operator.domain.kinds import DEPLOYMENT
-from copilot_operator.domain.manifest import Manifest
+from copilot_operator.domain.manifest import Manifest, condition_of
 from copilot_operator.domain.naming import gateway_of
 from copilot_operator.domain.progress import Progress, progress_of
+from copilot_operator.domain.retention import TO_BE_TOLD
+from copilot_operator.domain.scaling import Decision
+from copilot_operator.domain.sharing import missing, shared_sessions
 from copilot_operator.domain.snapshot import Finding, PoolSnapshot
-from copilot_operator.domain.status import Event, Report, merged
+from copilot_operator.domain.status import FORGETS, Event, Report, merged, stalled
 
 MAX_MESSAGE: Final = 1024
+MOST_PARKED: Final = 20
 TRY_AGAIN: Final = "change the pool, or its annotation restarted-at"
 WARNINGS: Final = frozenset({"UpdateFailed", "UpdateHalted"})
 
 
-def pool_report(snapshot: PoolSnapshot) -> Report:
-    """The status of a pool; ``sessions`` and the like follow with what counts them."""
+def pool_report(snapshot: PoolSnapshot, scaled: Decision | None = None) -> Report:
+    """The status of a pool; ``scaled`` what was decided about its number of servers, if that is ours to decide."""
     old: Manifest = snapshot.raw.get("status") or {}
     credential = snapshot.credential.finding if snapshot.credential else None
+    notice = snapshot.credential.notice if snapshot.credential else None
     found = snapshot.unusable or snapshot.obstacle or snapshot.refused or credential or _no_gateway(snapshot)
     found = found or _no_server(snapshot)
     versions = Counter(server.image for server in snapshot.servers if server.running)
@@ -32,7 +38,7 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
         _row(
             "CredentialsReady",
             credential is None,
-            credential or Finding("Usable", "No credential is missing"),
+            credential or notice or Finding("Usable", "No credential is missing"),
             generation,
         ),
         _row("Progressing", moving, news, generation),
@@ -43,18 +49,57 @@ def pool_report(snapshot: PoolSnapshot) -> Report:
             generation,
         ),
     ]
+    conditions += _storage(snapshot, generation) + _held(snapshot, generation)
+    if scaled:
+        conditions.append(_row("Scaled", scaled.as_needed, scaled.finding, generation))
+    conditions += [_row(name, value, finding, generation) for name, value, finding in stalled(found)]
+    if shared_sessions(snapshot):
+        absent = missing(snapshot)
+        if absent:
+            absent = Finding(absent.reason, absent.message[:MAX_MESSAGE])
+        all_there = Finding("AllFound", "All members of shared sessions are tenants")
+        conditions.append(_row("MembersFound", absent is None, absent or all_there, generation))
     status: Manifest = {
         "observedGeneration": generation,
         "tenants": snapshot.tenants,
         "replicas": sum(server.running for server in snapshot.servers),
         "readyReplicas": sum(server.ready for server in snapshot.servers),
+        **_scale(snapshot, old, scaled),
         **_gateway(snapshot),
+        **_expired(snapshot),
+        **pending(snapshot.name, snapshot.gateway.erasures),
+        **_parked(snapshot, old),
         **(_revisions(old, progress) if progress else _as_before(old)),
         "selector": ",".join(f"{key}={value}" for key, value in sorted(pool_labels(snapshot.name).items())),
         "versions": [{"image": image, "servers": count} for image, count in sorted(versions.items())],
         "conditions": merged(old, conditions, snapshot.now),
     }
-    return Report(status if status != old else None, _event(old, found, news))
+    return Report(
+        status if status != old else None,
+        _event(old, found, news),
+        deletion=_erased(snapshot),
+        scaling=_scaling_event(old, scaled),
+    )
+
+
+def _scale(snapshot: PoolSnapshot, old: Manifest, scaled: Decision | None) -> Manifest:
+    """Kept while a pool is paused, or can't be read: it is what was decided last."""
+    if scaled:
+        return {"autoscaling": scaled.scale.document}
+    asked = snapshot.spec is None or (snapshot.spec.shared and snapshot.spec.shared.autoscaling)
+    return {"autoscaling": old["autoscaling"]} if asked and "autoscaling" in old else {}
+
+
+def _scaling_event(old: Manifest, scaled: Decision | None) -> Event | None:
+    if scaled is None:
+        return None
+    if scaled.changed:
+        word = "ScaledOut" if scaled.scale.replicas > scaled.before else "ScaledIn"
+        return Event("Normal", word, f"From {scaled.before} to {scaled.scale.replicas} servers: {scaled.scale.message}")
+    news = scaled.finding
+    if news.reason == "AtMaximum" != _reason(old, "Scaled", ""):
+        return Event("Warning", news.reason, news.message)
+    return None
 
 
 def changes_course(before: Manifest, after: Manifest) -> bool:
@@ -82,12 +127,81 @@ def _no_server(snapshot: PoolSnapshot) -> Finding | None:
     """None of the servers that tenants share is ready."""
     if snapshot.spec is None or snapshot.spec.isolation != "Shared" or any(each.ready for each in snapshot.servers):
         return None
+    if snapshot.spec.shared and snapshot.spec.shared.autoscaling and not any(s.running for s in snapshot.servers):
+        return None  # the next request starts one
     if snapshot.spec.shared and snapshot.spec.shared.replicas == 0:
         return Finding("NoServers", "spec.shared.replicas is 0: sessions have nowhere to go")
     troubled = next((each for each in snapshot.servers if each.trouble), None)
     if troubled and troubled.trouble:
         return Finding(troubled.trouble.reason, f"Server {troubled.name}: {troubled.trouble.message}")
     return Finding("Starting", "Its servers are starting")
+
+
+def _storage(snapshot: PoolSnapshot, generation: int) -> list[Condition]:
+    """The volumes of servers that tenants share; other tenants tell of their own."""
+    if snapshot.spec is None or snapshot.spec.isolation != "Shared":
+        return []
+    found = [(server.name, server.storage) for server in snapshot.servers if server.storage]
+    lost = next(((name, finding) for name, finding in found if finding.reason not in TO_BE_TOLD), None)
+    if told := lost or next(iter(found), None):
+        name, finding = told
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        finding = Finding(finding.reason, f"Server {name}{more}: {finding.message}"[:MAX_MESSAGE])
+        return [_row("StorageReady", lost is None, finding, generation)]
+    well = Finding("VolumesInOrder", "Nothing is to be told of its volumes")
+    return [_row("StorageReady", True, FORGETS if snapshot.spec.storage.mode == "Ephemeral" else well, generation)]
+
+
+def _held(snapshot: PoolSnapshot, generation: int) -> list[Condition]:
+    """Whether requests wait for sessions on the shared volume that a server has which can't be asked."""
+    if snapshot.spec is None or snapshot.spec.storage.mode != "Shared":
+        return []
+    if not snapshot.waits:
+        free = Finding("NothingIsHeld", "No request waits for a session that a server which leaves, or is lost, has")
+        return [_row("SessionsAvailable", True, free, generation)]
+    said = "; ".join(f"{count} held by {why}" for why, count in sorted(snapshot.waits.items()))
+    finding = Finding("SessionsHeld", f"Sessions that requests wait for: {said}"[:MAX_MESSAGE])
+    return [_row("SessionsAvailable", False, finding, generation)]
+
+
+def _expired(snapshot: PoolSnapshot) -> Manifest:
+    """Of all its servers: the last deletion, and what is kept because it is a dry run."""
+    told = [server.expired for server in snapshot.servers if server.expired]
+    last = max(
+        (each for each in told if "lastDeletionTime" in each), key=lambda e: str(e["lastDeletionTime"]), default={}
+    )
+    kept = [each["kept"] for each in told if "kept" in each]
+    found: Manifest = {key: value for key, value in last.items() if key != "kept"}
+    if kept:
+        found["kept"] = sum(kept)
+    return {"expiredSessions": found} if found else {}
+
+
+def _parked(snapshot: PoolSnapshot, old: Manifest) -> Manifest:
+    """Servers that do not run and store sessions. Nobody can ask them: what was told before stays."""
+    if snapshot.spec is None or snapshot.spec.isolation != "Shared" or snapshot.spec.storage.mode == "Shared":
+        return {}
+    before = {each["server"]: each["sessions"] for each in (old.get("parkedServers") or {}).get("most", ())}
+    known = {
+        server.name: before.get(server.name, 0) if server.stored is None else server.stored
+        for server in snapshot.servers
+        if not server.running
+    }
+    found = sorted(((number, name) for name, number in known.items() if number), key=lambda each: (-each[0], each[1]))
+    if not found:
+        return {}
+    most = [{"server": name, "sessions": number} for number, name in found[:MOST_PARKED]]
+    return {"parkedServers": {"count": len(found), "sessions": sum(number for number, _ in found), "most": most}}
+
+
+def _erased(snapshot: PoolSnapshot) -> Event | None:
+    """That nothing is left of deleted tenants."""
+    done = snapshot.gateway.erased
+    if not done:
+        return None
+    names = ", ".join(each.tenant for each in done)
+    message = f"{sum(each.erased for each in done)} sessions of deleted tenants are erased: {names}"
+    return Event("Normal", "TenantErased", message[:MAX_MESSAGE])
 
 
 def _gateway(snapshot: PoolSnapshot) -> Manifest:
@@ -168,5 +282,4 @@ def _event(old: Manifest, found: Finding | None, news: Finding) -> Event | None:
 
 
 def _reason(status: Manifest, name: str, otherwise: str) -> str:
-    conditions = status.get("conditions") or ()
-    return str(next((each["reason"] for each in conditions if each["type"] == name), otherwise))
+    return str(condition_of(status, name).get("reason", otherwise))

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from copilot_operator.api.pool import PoolSpec, ServerSpec, SessionsSpec
+from copilot_operator.api.pool import PoolSpec, ServerSpec
+from copilot_operator.api.sessions import SessionsSpec
 from copilot_operator.domain.desired.common import pool_labels
 from copilot_operator.domain.drain import Why, intent_of
 from copilot_operator.domain.kinds import REVISION

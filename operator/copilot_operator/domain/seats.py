@@ -65,7 +65,8 @@ def as_tenant(pool: Manifest, seat: str, *, runs: bool, retained: bool, status: 
 class Seat:
     """``up``: its Deployment has a replica, and is not on its way to none for want of a place (``leaves``).
 
-    ``known``: its agent has told how many sessions are loaded and busy, or nothing can be in it.
+    ``known``: its agent has told how many sessions are loaded and busy, or nothing can be in it. ``queued``: sessions
+    that wait for room there. ``ready``: it serves.
     """
 
     name: str
@@ -75,6 +76,8 @@ class Seat:
     busy: int = 0
     loaded: int = 0
     demanded: bool = False
+    queued: int = 0
+    ready: bool = False
 
 
 def seat_of(name: str, live: Manifest | None, state: ServerState | None, *, started: bool, demanded: bool) -> Seat:
@@ -90,6 +93,8 @@ def seat_of(name: str, live: Manifest | None, state: ServerState | None, *, star
         busy=(state.busy or 0) if state else 0,
         loaded=(state.loaded or 0) if state else 0,
         demanded=demanded,
+        queued=(state.wait_for_room or 0) if state else 0,
+        ready=state is not None and state.answering and not state.draining,
     )
 
 
@@ -110,6 +115,24 @@ def running(seats: Iterable[Seat], replicas: int) -> frozenset[str]:
         return demanded | {seat.name for seat in staying if seat.name not in gone}
     coming = sorted((seat for seat in others if not seat.up), key=lambda seat: (not seat.leaves, ordinal_of(seat.name)))
     return demanded | {seat.name for seat in (*staying, *coming[: replicas - len(staying)])}
+
+
+def running_as_needed(seats: Iterable[Seat], replicas: int) -> frozenset[str]:
+    """The same where the operator decides the number, by what is loaded: what works stays, also if it was on its way
+    out, and no seat is new while one serves that is demanded for what it stores."""
+    seats = list(seats)
+    demanded = frozenset(seat.name for seat in seats if seat.demanded)
+    others = [seat for seat in seats if not seat.demanded]
+    working = frozenset(seat.name for seat in others if (seat.up or seat.leaves) and seat.busy)
+    idle = [seat for seat in others if seat.up and seat.name not in working]
+    surplus = len(working) + len(idle) - replicas
+    if surplus > 0:
+        gone = sorted((seat for seat in idle if seat.known), key=_worth)[:surplus]
+        return demanded | working | {seat.name for seat in idle if seat not in gone}
+    down = (seat for seat in others if not seat.up and seat.name not in working)
+    coming = sorted(down, key=lambda seat: (not seat.leaves, ordinal_of(seat.name)))
+    missing = max(0, -surplus - len(demanded))
+    return demanded | working | {seat.name for seat in (*idle, *coming[:missing])}
 
 
 def homes(told: Collection[str] | None, before: Collection[str], runs: Collection[str]) -> frozenset[str]:

@@ -4,13 +4,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from copilot_operator.api.pool import PoolSpec
+from copilot_operator.api.references import GitHubApp
 from copilot_operator.api.tenant import TenantSpec
 from copilot_operator.domain.kinds import Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of
-from copilot_operator.domain.naming import PAUSED_ANNOTATION
+from copilot_operator.domain.naming import PAUSED_ANNOTATION, pool_sessions
+from copilot_operator.domain.tenant_tokens import FIRST_ROTATION, Rotation
+
+NOTE: Final = "erase."  # with which the key of an erasure's note begins; no entry's of a tenant does
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,23 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class InstallationToken:
+    """A token of a GitHub App's installation, without itself; ``serial`` tells it from others, ``source`` names what it
+    was minted from. Times are GitHub's."""
+
+    serial: str
+    minted_at: datetime
+    expires_at: datetime
+    source: str
+
+
+@dataclass(frozen=True)
 class Credential:
     """A GitHub token or, with ``provider``, a model provider's key: key ``key`` of the Secret ``secret``.
 
     ``provider`` is what the gateway puts into sessions, but for the key: fields of ``session.create``'s provider.
     ``digest`` names the value without telling it; None if the token can't be used, then ``finding`` says why.
+    With ``app`` it is an installation's token that we mint, ``token`` the present one; ``notice`` tells of it.
     """
 
     secret: str
@@ -43,6 +59,9 @@ class Credential:
     digest: str | None = None
     finding: Finding | None = None
     provider: Mapping[str, str] | None = None
+    app: GitHubApp | None = None
+    token: InstallationToken | None = None
+    notice: Finding | None = None
 
 
 @dataclass(frozen=True)
@@ -55,9 +74,10 @@ class ServerToken:
 
 @dataclass(frozen=True)
 class Storage:
-    """What the cluster says of the storage class a claim would get."""
+    """What the cluster says of the storage class that a claim has, or would get. ``grows``: it lets volumes grow."""
 
     access_mode: str = "ReadWriteOnce"
+    grows: bool = True
     finding: Finding | None = None
 
 
@@ -83,6 +103,7 @@ class Pod:
     misfortune: Finding | None = None
     unschedulable: str | None = None
     cordoned: bool = False
+    unprepared_since: datetime | None = None  # it has a node, and containers can't be started there yet
 
 
 def server_pod(pods: Iterable[Pod]) -> Pod | None:
@@ -135,13 +156,34 @@ class DrainReading:
 
 
 @dataclass(frozen=True)
+class SessionCounts:
+    """Sessions of a tenant: ``active`` ones work or wait, ``loaded`` contains them, ``stored`` are on volumes."""
+
+    active: int
+    loaded: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The last time that an agent had expired sessions deleted: its end, as the API server writes times."""
+
+    at: str
+    sessions: int
+    freed_bytes: int
+
+
+@dataclass(frozen=True)
 class ServerState:
     """What the agent of pod ``pod_uid`` said of its server at ``taken_at``. None: it could not say, or is too old to.
 
-    ``busy`` contains ``waiting``, and what could not be counted. ``stalled_s``: the longest time that a busy session
+    ``busy`` contains ``waiting``, and what could not be counted. ``wait_for_room``: sessions that gateways want to load
+    beyond those, and may not yet. ``stalled_s``: the longest time that a busy session
     which waits for nobody has been without any event. ``quiet_s``: since anything was heard of any session.
     ``latency_factor``: median of the latest pings over that of the first. ``deep_failure``: why a session could not be
-    created and deleted.
+    created and deleted. ``largest``: ids and bytes of the largest sessions, looked for on a volume above the mark.
+    ``expired_kept``: what a dry run would have deleted. ``erased``: sessions by the code of a deleted tenant of which
+    nothing is left.
     """
 
     pod_uid: str
@@ -150,6 +192,8 @@ class ServerState:
     loaded: int | None = None
     busy: int | None = None
     waiting: int | None = None
+    stored: int | None = None
+    wait_for_room: int | None = None
     quiet_s: float | None = None
     stalled_s: float | None = None
     age_s: float | None = None
@@ -159,6 +203,25 @@ class ServerState:
     draining: bool = False
     deep_failure: str = ""
     failure: str = ""  # of the agent's own ping: rpc.ping.Failure
+    disk_percent: float | None = None
+    largest: tuple[tuple[str, int], ...] = ()
+    expired_kept: int | None = None
+    deletion: Deletion | None = None
+    erased: tuple[tuple[str, int], ...] = ()
+    quarantined: int = 0  # broken sessions that were set aside, and some of their names
+    quarantined_names: tuple[str, ...] = ()
+    token_serial: str = ""  # of the minted GitHub token that its CLI was started with
+    credential_refused: bool = False  # by GitHub in the latest turn, where no gateway would see it
+
+    @property
+    def unused_s(self) -> float | None:
+        """For how long no session was heard of; since the CLI was met, if none ever was."""
+        return self.age_s if self.quiet_s is None else self.quiet_s
+
+    @property
+    def ran_s(self) -> float | None:
+        """For how long it has run, where that is to be long enough; ``age_s`` is where it is to be short enough."""
+        return self.age_s
 
 
 @dataclass(frozen=True)
@@ -205,9 +268,13 @@ class TenantSnapshot:
     unusable: Finding | None = None
     token: ServerToken | None = None
     tenant_token: str | None = field(default=None, repr=False)  # what applications get, where there is a gateway
+    rotation: Rotation = FIRST_ROTATION  # of that token
+    token_told: bool = True  # its gateway has been told of it; until then the Secret keeps the one before
     gateway_ready: bool = True  # some gateway of the pool is, or it has none
     homes: frozenset[str] = frozenset()  # servers of a Shared pool that store something of the tenant
+    sessions: SessionCounts | None = None  # of a tenant of a Shared pool, as its gateways tell
     credential: Credential | None = None
+    credential_refused: bool = False  # by the model, or GitHub, the last time that a gateway or agent saw it used
     storage: Storage = Storage()
     children: Children = Children()
     pods: tuple[Pod, ...] = ()
@@ -216,6 +283,8 @@ class TenantSnapshot:
     drain: DrainReading | None = None  # of the serving pod; None if none was ordered since the operator started
     leaving: str = ""  # why the node of the serving pod is being emptied; "": it is not
     sees_nodes: bool = True  # whether Nodes can be read; without that right nothing is ever known to leave
+    waits_behind: int | None = None  # it may not be woken yet: so many servers waited before it
+    demanded: bool = False  # gateways hold requests for its server, or did until a while ago
     admitted: bool = True  # its pool lets it begin a stop that is no hurry (update, recycle)
     refused: Finding | None = None  # the API server's refusal of an earlier step
 
@@ -238,16 +307,39 @@ class TenantSnapshot:
         return self.owner is not None
 
     @property
+    def has_volume(self) -> bool:
+        """Whether its sessions lie on a volume, which outlasts its server."""
+        return self.pool is None or self.pool.spec.storage.mode != "Ephemeral"
+
+    @property
     def has_server(self) -> bool:
         """Whether this has a server of its own: not a tenant of a Shared pool."""
         return self.is_seat or self.pool is None or self.pool.spec.isolation == "Dedicated"
+
+    @property
+    def runs_copilot_runtime(self) -> bool:
+        """Whether its server is the one without Node.js."""
+        return self.pool is not None and self.pool.spec.server.runtime == "CopilotRuntime"
+
+    @property
+    def shares_volume(self) -> bool:
+        """Whether its sessions lie on a volume that all servers of its pool have."""
+        return self.is_seat and self.pool is not None and self.pool.spec.storage.mode == "Shared"
+
+    @property
+    def claim(self) -> str:
+        """Name of the claim for the volume of its sessions."""
+        return pool_sessions(self.pool_name) if self.shares_volume else self.server
 
     @property
     def held_down(self) -> str:
         """Why people do not want the server to run; "" if they do."""
         if self.spec is None or not self.spec.suspended:
             return ""
-        return "spec.shared.replicas asks for fewer servers" if self.is_seat else "spec.suspended is true"
+        if not self.is_seat:
+            return "spec.suspended is true"
+        shared = self.pool.spec.shared if self.pool else None
+        return f"{'autoscaling' if shared and shared.autoscaling else 'spec.shared.replicas'} asks for fewer servers"
 
     @property
     def lacks_token(self) -> bool:
@@ -294,6 +386,9 @@ class Server:
     was_ready: bool = False
     updating: bool = False
     trouble: Finding | None = None  # what keeps a server of a Shared pool from running
+    storage: Finding | None = None  # of a Shared pool: what people should know of its volume
+    expired: Mapping[str, Any] | None = None  # of a Shared pool: ``expiredSessions`` of the one server
+    stored: int | None = None  # of a Shared pool: sessions that it stored when it was asked last
 
 
 @dataclass(frozen=True)
@@ -308,11 +403,28 @@ class Failing:
 
 
 @dataclass(frozen=True)
+class Erasure:
+    """``seats`` are the ordinals of the servers that may still store sessions of the deleted ``tenant``, ``since`` when
+    it was found deleted (RFC 3339); ``erased``: how many sessions were, so far."""
+
+    code: str
+    tenant: str
+    seats: tuple[int, ...]
+    since: str
+    erased: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{NOTE}{self.code}"
+
+
+@dataclass(frozen=True)
 class GatewayView:
     """What there is of a pool's gateway: ``objects`` that have its name, by kind.
 
     ``tenant_key`` and ``admin_key`` are as stored, or new. ``tenants`` are its Secrets with tenants, by name, and what
-    they hold by server name; ``entries`` what they should hold.
+    they hold by server name; ``entries`` what they should hold, and ``homes`` in which Secret, where that matters.
+    ``erasures`` are what is to be erased, as they should be stored; ``erased``: done now, to be stored no more.
     """
 
     objects: Mapping[Kind, Manifest] = field(default_factory=dict)
@@ -321,6 +433,10 @@ class GatewayView:
     key_stored: bool = False
     tenants: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     entries: Mapping[str, str] = field(default_factory=dict, repr=False)
+    homes: Mapping[str, str] = field(default_factory=dict)
+    erasures: tuple[Erasure, ...] = ()
+    erased: tuple[Erasure, ...] = ()
+    changes_at: datetime | None = None  # when another entry is due by the passing of time alone
     credential: Mapping[str, Any] | None = field(default=None, repr=False)  # the pool's, as gateways put it in
     pods: tuple[Pod, ...] = ()
 
@@ -356,6 +472,7 @@ class PoolSnapshot:
     next_verdict_s: float | None = None  # until another server has failed for long enough to be among them
     disruption_budget: Manifest | None = None
     gateway: GatewayView = GatewayView()
+    waits: Mapping[str, int] = field(default_factory=dict)  # how many sessions, by which server has to give them up
     obstacle: Finding | None = None
     credential: Credential | None = None
     refused: Finding | None = None

@@ -1,5 +1,5 @@
 """The gateway's HTTP port. For everybody: /livez, /readyz, /metrics. For who has the pool's admin key (``Authorization:
-Bearer``): /demand, which servers are wanted, and /tenants, what each tenant does.
+Bearer``): /demand, which servers are wanted, /tenants, what each tenant does, and /servers, where each stands.
 
 Over the standard library; one request a connection, so that nothing is kept for anybody.
 """

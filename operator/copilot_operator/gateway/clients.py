@@ -38,9 +38,8 @@ class Client:
     def ask(self, session_id: str, reverse: Reverse, params: Mapping[str, Any]) -> None:
         """Put a server's request to it, under a number of this connection."""
         self._last_id += 1
-        id = b"%d" % self._last_id
-        self._asked[id] = session_id, reverse
-        self.connection.send(wire.request(id, reverse.method, params))
+        self._asked[b"%d" % self._last_id] = session_id, reverse
+        self.connection.send(wire.request(self._last_id, reverse.method, params))
 
     def answered(self, id: bytes) -> tuple[str, Reverse] | None:
         """Which request of which session (the client's id) it has answered; None: none."""

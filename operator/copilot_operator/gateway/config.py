@@ -1,10 +1,10 @@
 """What a gateway is to do, as the operator has compiled it: three JSON files in one directory of mounted volumes.
 
     pool.json     {"isolation": "Shared", "routing": "Sticky", "policy": {...}, "limits": {...}, "idle": {...},
-                   "defaults": {...}, "credential": {...}}
-    servers.json  {"<name>": {"host", "port", "token", "state": "Serving" | "Draining" | "Stopped"}}
+                   "sessions": {...}, "defaults": {...}, "credential": {...}, "sharedSessions": [...]}
+    servers.json  {"<name>": {"host", "port", "token", "state": "Serving" | "Starting" | "Draining" | "Stopped"}}
     tenants.json  {"<sha256 of the token, hex>": {"name", "code", "server"?, "credential"?, "limits"?, "homes"?,
-                   "suspended"?, "message"?}}
+                   "suspended"?, "message"?, "shares"?}}
 
 kubelet replaces the files of a volume all at once, by turning the symlink ``..data``: ``Watch`` looks at that. A
 configuration that cannot be read as a whole is not taken at all, and the one before goes on.
@@ -21,13 +21,26 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from copilot_operator.gateway.config_files import Idle, Limits, PoolFile, Server, State, TenantFile
+from copilot_operator.gateway.config_files import (
+    Idle,
+    Limits,
+    PoolFile,
+    Server,
+    Sessions,
+    SharedSession,
+    State,
+    TenantFile,
+)
+from copilot_operator.gateway.permits import Rules
 from copilot_operator.gateway.placement import Strategy
 from copilot_operator.gateway.rules.methods import Isolation
 from copilot_operator.gateway.rules.policy import Credential, Policy
+from copilot_operator.rpc.ephemeral import Ephemeral
 
+_ANY_NUMBER: Final = 1_000_000
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024  # a Secret holds 1 MiB; a directory may have several mounted
 
+NO_CREDENTIAL: Final = "shared sessions run on the pool's credential, and this pool has none: write its spec.auth"
 SUSPENDED: Final = "this tenant is suspended; its sessions are kept, set spec.suspended to false to go on"
 
 __all__ = ["Config", "ConfigError", "Idle", "Limits", "Server", "State", "Tenant", "Watch"]
@@ -53,8 +66,11 @@ class Tenant:
     code: str
     server: str | None
     limits: Limits
+    sessions: int | None = None  # that it may have loaded on one server
     homes: tuple[str, ...] = ()
     refusal: str = ""  # what requests for its sessions are answered with
+    trouble: str = ""  # what keeps the servers that they wait for from starting
+    shares: tuple[str, ...] = ()  # names of shared sessions
     credential: Credential | None = field(default=None, repr=False)
 
 
@@ -71,6 +87,44 @@ class Config:
     tenants: Mapping[str, Tenant] = field(repr=False)  # by sha256 of the token, in hex
     admin_key: str | None = field(default=None, repr=False)
     gateways: int = 1
+    sessions: Sessions = field(default_factory=Sessions)
+    forgets: bool = False  # a server forgets what it stores when it stops
+    shared: tuple[SharedSession, ...] = ()
+    credential: Credential | None = field(default=None, repr=False)  # the pool's
+    trouble: str = ""  # what keeps the pool's servers from starting
+
+    def room(self, session: SharedSession) -> Tenant:
+        """A shared session as if it were a tenant, on the pool's credential. Any server may store it: which do, nobody
+        but they themselves remembers."""
+        return Tenant(
+            name=f"shared/{session.name}",
+            code=session.code,
+            server=None,
+            limits=self.limits,
+            homes=tuple(sorted(self.servers)),
+            refusal="" if self.credential else NO_CREDENTIAL,
+            trouble=self.trouble,
+            credential=self.credential,
+        )
+
+    @property
+    def permits(self) -> Rules | None:
+        """The rules for loading sessions; None: there are none."""
+        most, tenants = self.sessions.most, self.tenants.values()
+        shared = self.sessions.shared
+        if most is None and not shared and all(tenant.sessions is None for tenant in tenants):
+            return None
+        most = _ANY_NUMBER if most is None else most
+        return Rules(most, self.sessions.evict, self._code_length, self.idle.session_s, claims=shared)
+
+    @property
+    def ephemeral(self) -> Ephemeral:
+        """Which sessions are, by the servers' ids."""
+        return Ephemeral(self.policy.ephemeral.all, self._code_length)
+
+    @property
+    def _code_length(self) -> int:
+        return next((len(tenant.code) for tenant in self.tenants.values()), 0)
 
     @property
     def isolation(self) -> Isolation:
@@ -90,10 +144,24 @@ class Config:
             mcp_servers=pool.policy.mcp_servers,
             max_ai_credits=pool.policy.max_ai_credits,
             infinite=pool.policy.infinite,
+            ephemeral=Ephemeral(pool.sessions.ephemeral),
         )
         by_hash = {digest: _tenant(tenant, pool) for digest, tenant in tenants.items()}
         return Config(
-            policy, pool.routing, pool.limits, pool.idle, pool.defaults, servers, by_hash, pool.admin_key, pool.gateways
+            policy=policy,
+            routing=pool.routing,
+            limits=pool.limits,
+            idle=pool.idle,
+            defaults=pool.defaults,
+            servers=servers,
+            tenants=by_hash,
+            admin_key=pool.admin_key,
+            gateways=pool.gateways,
+            sessions=pool.sessions,
+            forgets=pool.forgets,
+            shared=tuple(pool.shared_sessions),
+            credential=pool.credential.made() if pool.credential is not None else None,
+            trouble=pool.trouble,
         )
 
     def tenant_of(self, token: object) -> Tenant | None:
@@ -103,12 +171,17 @@ class Config:
         """
         if not isinstance(token, str):
             return None
-        digest = sha256(token.encode(errors="surrogatepass")).hexdigest()
+        digest = fingerprint(token)
         found = None
         for known, tenant in self.tenants.items():
             if hmac.compare_digest(known, digest):
                 found = tenant
         return found
+
+
+def fingerprint(token: str) -> str:
+    """SHA-256 of a token in hexadecimal, by which it is known."""
+    return sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 def _tenant(tenant: TenantFile, pool: PoolFile) -> Tenant:
@@ -123,8 +196,11 @@ def _tenant(tenant: TenantFile, pool: PoolFile) -> Tenant:
             requests_per_second=limits.requests_per_second or pool.limits.requests_per_second,
             burst=limits.burst or pool.limits.burst,
         ),
+        sessions=limits.sessions,
         homes=tuple(tenant.homes),
+        shares=tuple(tenant.shares),
         refusal=(tenant.message or SUSPENDED) if tenant.suspended else "",
+        trouble=tenant.trouble or pool.trouble,
         credential=own.made() if own is not None else None,
     )
 
@@ -134,7 +210,13 @@ def _check(pool: PoolFile, servers: Mapping[str, Server], tenants: Mapping[str, 
     for name, server in servers.items():
         if not server.host and server.state is not State.STOPPED:
             raise ConfigError("servers.json", name, f"it is {server.state} and has no host")
-    codes = dict[str, str]()
+    if pool.shared_sessions and pool.isolation is Isolation.DEDICATED:
+        raise ConfigError("pool.json", "sharedSessions", "only in a Shared pool")
+    if len({each.name for each in pool.shared_sessions}) < len(pool.shared_sessions):
+        raise ConfigError("pool.json", "sharedSessions", "a name occurs twice")
+    codes = {each.code: f"(shared session {each.name})" for each in pool.shared_sessions}
+    if len(codes) < len(pool.shared_sessions):
+        raise ConfigError("pool.json", "sharedSessions", "two have one code")
     for digest, tenant in tenants.items():
         at = f"tenant {tenant.name}"
         if len(digest) != 64 or digest.strip("0123456789abcdef"):

@@ -149,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
                 self.send(wire.error_reply(_id_of(body), INTERNAL_ERROR, "The gateway failed to handle this message"))
 
     def _received(self, body: bytes) -> None:
-        if self.closed:
+        if self._transport is None or self._transport.is_closing():
             return
         try:
             head = wire.head(body)

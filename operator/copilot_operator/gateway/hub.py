@@ -10,17 +10,22 @@ from typing import Any, Final
 from copilot_operator.gateway import config as files
 from copilot_operator.gateway.clients import Client
 from copilot_operator.gateway.config import Config, State
+from copilot_operator.gateway.config_files import SharedSession
 from copilot_operator.gateway.demand import Demand
 from copilot_operator.gateway.frames import wire
 from copilot_operator.gateway.front import ClientConnection
+from copilot_operator.gateway.holders import Holders, Pods, Unasked
 from copilot_operator.gateway.house import Admitted, Reception, Rejected, TurnedAway
-from copilot_operator.gateway.limits import Admission, FailedAuthentication
+from copilot_operator.gateway.limits import Admission, FailedAuthentication, Held
 from copilot_operator.gateway.link import Address
 from copilot_operator.gateway.metrics import Fault, Metrics
-from copilot_operator.gateway.placement import ServerView, place
+from copilot_operator.gateway.moving import Moving
+from copilot_operator.gateway.placement import Strategy
+from copilot_operator.gateway.room import Room
 from copilot_operator.gateway.rules import methods
 from copilot_operator.gateway.rules.ids import NameSpace
 from copilot_operator.gateway.server import Server
+from copilot_operator.gateway.servers import Servers
 from copilot_operator.gateway.session import actions
 from copilot_operator.gateway.session.machine import Session
 from copilot_operator.gateway.session.state import Bounds
@@ -31,6 +36,8 @@ from copilot_operator.rpc.errors import ProtocolError
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 20_000  # of all tenants
+KEPT_WITHIN_S: Final = 1.5  # by another gateway, which may hear of a server that much later. 0.01 to 0.1 s as a rule
+CATCH_UP_S: Final = 10.0  # with the turns that ran before; a server that answers slowly keeps nobody from starting
 MAX_STRANGERS: Final = 4096  # who have not said who they are; each has some seconds to do so
 
 
@@ -41,25 +48,38 @@ class Hub:
         self.config, self.metrics = config, metrics
         self.isolation = config.isolation
         self.connections: dict[ClientConnection, tuple[Tenant, Client] | None] = {}
-        self.servers: dict[str, Server] = {}
-        self.tenants: dict[str, Tenant] = {}
+        self._came_with: dict[ClientConnection, str] = {}  # hash of its token
+        self.tenants: dict[str, Tenant] = {}  # shared sessions among them
+        self.rooms: dict[str, Room] = {}  # shared sessions, by their names
         self._known: dict[str, files.Tenant] = {}
         self._by_code: dict[str, Tenant] = {}
         self._by_server: dict[str, Tenant] = {}  # Dedicated
         self._loop = asyncio.get_running_loop()
+        self._began_at = self._loop.time()
         self.demand = Demand(self._loop.time)
-        self._parked: dict[str, set[str]] = {}  # what servers store that do not run, as far as it was seen
         self._admission, self._failed = Admission(), FailedAuthentication()
+        self._held = Held(self._waiting)
         self._strangers = 0
+        self.pods: Pods = Unasked()
+        self.holders = Holders(lambda: self.pods, self._release)
+        self._servers = Servers(
+            config, self.demand, self.holders, make=self._new_server, lost=self._server_lost, loaded=self._loaded
+        )
         self._numbers = itertools.count(1)
-        self._placements = itertools.count()
+        self._moving = Moving()
         self._apply(config)
         metrics.connections.set_function(lambda: len(self.connections))
         metrics.upstreams.set_function(lambda: sum(len(tenant.driver.links) for tenant in self.tenants.values()))
         metrics.loaded.set_function(lambda: sum(slot.session.server is not None for slot in self._slots()))
         metrics.active.set_function(lambda: self.busy)
         metrics.kept.set_function(lambda: sum(len(server.keeper) for server in self.servers.values()))
+        metrics.waiting_to_speak.set_function(lambda: sum(room.speakers.waiting for room in self.rooms.values()))
         metrics.lingering.set_function(lambda: sum(slot.session.lingers for slot in self._slots()))
+
+    @property
+    def servers(self) -> Mapping[str, Server]:
+        """Those that run, by name."""
+        return self._servers.running
 
     @property
     def busy(self) -> int:
@@ -67,10 +87,13 @@ class Hub:
         return sum(slot.session.busy for slot in self._slots())
 
     def why_not_ready(self) -> str:
-        """ "" if a client that comes now would be served."""
-        serving = [server for server in self.servers.values() if server.serving]
+        """ "" if a client that comes now would be served, and other gateways may be stopped."""
+        serving = [server for server in self.servers.values() if server.serving and not server.starting]
         if serving and not any(server.reachable for server in serving):
             return f"none of {len(serving)} serving servers can be reached"
+        late = [server.name for server in serving if server.reachable and server.keeper.on and not server.caught_up]
+        if late and self._loop.time() < self._began_at + CATCH_UP_S:
+            return f"does not yet keep the turns of other gateways on {', '.join(late)}"
         return ""
 
     def reload(self, config: Config) -> None:
@@ -83,7 +106,6 @@ class Hub:
 
     def sweep(self) -> None:
         """What time brings: sessions that nobody used, servers that drain, links that nothing needs."""
-        self._admission.forget(self._loop.time())
         for server in self.servers.values():
             server.keeper.sweep(self._loop.time())
         idle_s = self.config.idle.session_s
@@ -94,6 +116,21 @@ class Hub:
             if idle_s is not None:
                 tenant.driver.unload_idle(self._loop.time() - idle_s)
             tenant.driver.tidy()
+        for room in self.rooms.values():
+            room.sweep()
+        if self.config.sessions.shared:
+            moved = self._moving.sweep(self.config, self.tenants.values(), self._servers.views, self._loop.time())
+            self.metrics.moved.inc(moved)
+        self._say_what_is_open()
+
+    def _say_what_is_open(self) -> None:
+        """Of ephemeral sessions: also of one that is not loaded at present, and of one that works for who has left."""
+        which, opened = self.config.ephemeral, defaultdict[str, list[str]](list)
+        for slot in self._slots():
+            if slot.server_id in which and slot.session.owners:
+                opened["" if self.config.sessions.shared else slot.home].append(slot.server_id)
+        for name, server in self.servers.items():  # any of them might delete what all of them have
+            server.openings.are(opened["" if self.config.sessions.shared else name])
 
     def close_idle(self) -> None:
         """The gateway ends: clients for whom nothing works may go to another one."""
@@ -110,8 +147,8 @@ class Hub:
             connection.abort("the gateway ends")
         for tenant in self.tenants.values():
             tenant.end()
-        for server in self.servers.values():
-            server.end()
+        self._servers.end()
+        self.holders.end()
 
     # What the front door calls
 
@@ -137,6 +174,8 @@ class Hub:
             tenant = self.tenants[who.name]
             self._strangers -= 1
             self.connections[client] = tenant, tenant.came(next(self._numbers), client)
+        if (known := self.connections[client]) and known[0].name == who.name:  # who says so again may stay
+            self._came_with[client] = files.fingerprint(token)
         version = methods.table().cli
         return Admitted(
             {"ok": True, "protocolVersion": PROTOCOL_VERSION, "version": version, "taskKinds": ["agent", "shell"]}
@@ -159,6 +198,7 @@ class Hub:
 
     def gone(self, client: ClientConnection) -> None:
         known = self.connections.pop(client, None)
+        self._came_with.pop(client, None)
         if client.why_closed:
             self.metrics.fault(Fault.DOOR)
             log.info("closed a client's connection: %s", client.why_closed)
@@ -175,53 +215,48 @@ class Hub:
         return self.servers.get(name)
 
     def servers_of(self, tenant: str) -> Sequence[Server]:
-        own = self._known[tenant].server if tenant in self._known else None
-        return [each for each in self.servers.values() if each.reachable and own in (None, each.name)]
+        return self._servers.of(self._known.get(tenant))
 
-    def delay(self, tenant: str) -> float:
-        limits = self._known[tenant].limits if tenant in self._known else self.config.limits
-        return self._admission.requests(tenant, limits.requests_per_second, limits.burst, self._loop.time())
+    def parked_listings(self, tenant: str) -> Sequence[Any]:
+        return self._servers.parked_listings(self._known.get(tenant))
+
+    def sessions_of(self, tenant: str) -> int | None:
+        """How many sessions a tenant may have loaded on one server; None: no bound of its own."""
+        return self._known[tenant].sessions if tenant in self._known else None
 
     def place(self, tenant: str, session_id: str, server_id: str, *, stored: bool) -> Server | None:
         who = self._known.get(tenant)
-        if who is None:
-            return None
-        candidates = [each for each in self.servers.values() if who.server in (None, each.name)]
-        homes = {each.name for each in candidates if server_id in each.stored}
-        parked = {name for name, ids in self._parked.items() if server_id in ids}
-        if stored and not homes:
-            unseen = {each for each in who.homes if each not in self._parked}
-            asleep = self._asleep({who.server} if who.server else parked or unseen)
-        else:
-            asleep = self._asleep({who.server} if who.server else set())
-        for each in asleep:
-            self.demand.want(each)
-        if asleep:
-            return None
-        if (
-            stored
-            and not homes
-            and not all(each.listed for each in candidates if not who.homes or each.name in who.homes)
-        ):
-            return None  # it may be where nobody has been able to look
-        loaded = Counter(slot.session.server for slot in self._slots())
-        servers = [ServerView(each.name, each.serving and each.reachable, loaded[each.name]) for each in candidates]
-        if not stored and not any(view.serving for view in servers if view.name in homes):
-            homes = set()
-        name = place(self.config.routing, tenant, session_id, servers, homes, turn=next(self._placements))
-        return None if name is None else self.servers[name]
+        routing = Strategy.STICKY if isinstance(self.tenants.get(tenant), Room) else self.config.routing
+        return self._servers.place(who, session_id, server_id, routing, stored=stored) if who else None
 
-    def _asleep(self, needed: set[str]) -> set[str]:
-        """Those that do not run."""
-        known = self.config.servers
-        return {name for name in needed if name in known and known[name].state is State.STOPPED}
+    async def _release(self, name: str, server_id: str) -> bool:
+        server = self.servers.get(name)
+        return server is not None and await server.permits.release(server_id)
+
+    def no_room(self, tenant: str) -> str:
+        return self._held.refusal(tenant, self._loop.time())
+
+    def _waiting(self) -> dict[str, int]:
+        return {
+            name: sum(slot.session.waiting for slot in tenant.driver.slots.values())
+            for name, tenant in self.tenants.items()
+        }
+
+    def waits(self, tenant: str, server_id: str, does: bool) -> None:
+        self._servers.waits(tenant, server_id, does)
 
     def numbers(self) -> dict[str, Any]:
         """What each tenant has and does here; seconds since its last request for a session, if there was one."""
-        now, homes = self._loop.time(), self._homes()
+        now, length = self._loop.time(), self._code_length
+        homes, stored = self._servers.homes_by(length), self._servers.stored_by(length)
         return {
             name: {
-                **({"homes": sorted(homes.get(tenant.space.code, ()))} if tenant.space.code else {}),
+                **(
+                    {"homes": sorted(homes.get(tenant.space.code, ())), "stored": stored[tenant.space.code]}
+                    if tenant.space.code
+                    else {}
+                ),
+                **({"refused": True} if tenant.driver.refused else {}),
                 "connections": len(tenant.clients),
                 "active": sum(slot.session.busy for slot in tenant.driver.slots.values()),
                 "loaded": sum(slot.session.server is not None for slot in tenant.driver.slots.values()),
@@ -229,61 +264,38 @@ class Hub:
                 "quietS": None if tenant.asked_at is None else round(now - tenant.asked_at, 1),
             }
             for name, tenant in self.tenants.items()
+            if not isinstance(tenant, Room)
         }
 
-    def _homes(self) -> Mapping[str, set[str]]:
-        """Servers that store anything of a tenant, by its code, as far as they have been seen."""
-        length = len(next(iter(self._by_code), ""))
-        stored = self._parked | {name: server.stored for name, server in self.servers.items() if server.listed}
-        found = defaultdict[str, set[str]](set)
-        for name, ids in stored.items():
-            for code in {id[:length] for id in ids}:
-                found[code].add(name)
-        return found
+    @property
+    def _code_length(self) -> int:
+        return len(next(iter(self._by_code), ""))
 
     # Configuration
 
     def _apply(self, config: Config) -> None:
         self.config = config
-        for name in self.servers.keys() - config.servers.keys():
-            self._lose(name)
-        for name in self._parked.keys() - config.servers.keys():
-            del self._parked[name]
-        for name, server in config.servers.items():
-            self._set_server(name, server)
-        self._known = {each.name: each for each in config.tenants.values()}
+        self._servers.follow(config)
+        rooms = [(each, config.room(each)) for each in config.shared]
+        self._known = {each.name: each for each in (*config.tenants.values(), *(room for _, room in rooms))}
         for name in self.tenants.keys() - self._known.keys():
             self._leave(name)
-        for tenant in self._known.values():
+        for session, room in rooms:
+            self._set_room(session, room)
+        for tenant in config.tenants.values():
             self._set_tenant(tenant)
+            shares = {name: self.rooms[name] for name in tenant.shares if name in self.rooms}
+            self.tenants[tenant.name].share(shares)
+        self._close_rotated()
         self._by_code = {each.space.code: each for each in self.tenants.values() if each.space.code}
         self._by_server = {each.server: self.tenants[each.name] for each in self._known.values() if each.server}
 
-    def _set_server(self, name: str, wanted: files.Server) -> None:
-        address = Address(*wanted.address)
-        known = self.servers.get(name)
-        if known is not None and (known.address != address or wanted.state is State.STOPPED):
-            self._lose(name)
-            known = None
-        if wanted.state is State.STOPPED:
-            return
-        if known is None:
-            known = self.servers[name] = Server(
-                name, address, True, self._broadcast, self._owned, keeps=self.config.gateways > 1
-            )
-        known.keeper.on = self.config.gateways > 1
-        known.serving = wanted.state is State.SERVING
-
-    def _lose(self, name: str) -> None:
-        server = self.servers.pop(name, None)
-        if server is not None:
-            server.end()
-            self._parked[name] = server.stored
-            for tenant in self.tenants.values():
-                tenant.driver.server_lost(name)
+    def _terms(self, wanted: files.Tenant) -> Terms:
+        whole = self.config
+        return Terms(whole.policy, wanted.refusal, wanted.credential, whole.defaults, wanted.limits, wanted.trouble)
 
     def _set_tenant(self, wanted: files.Tenant) -> None:
-        terms = Terms(self.config.policy, wanted.refusal, wanted.credential, self.config.defaults)
+        terms = self._terms(wanted)
         known = self.tenants.get(wanted.name)
         if known is not None and known.space.code != wanted.code:
             self._leave(wanted.name)  # another tenant of the same name
@@ -294,20 +306,71 @@ class Hub:
                 wanted.name, space, terms, self, self.metrics, lambda id: Session(id, self._bounds(wanted.name))
             )
         else:
-            known.terms = terms
+            known.agree(terms)
+
+    def _set_room(self, session: SharedSession, wanted: files.Tenant) -> None:
+        terms = self._terms(wanted)
+        known = self.rooms.get(session.name)
+        if known is not None and known.space.code != session.code:
+            self._leave(wanted.name)
+            known = None
+        if known is not None:
+            known.agree(terms)
+            known.queues = session.queues
+            return
+        self.tenants[wanted.name] = self.rooms[session.name] = Room(
+            session.name,
+            session.code,
+            terms,
+            self,
+            self.metrics,
+            lambda id: Session(id, self._bounds(wanted.name)),
+            queues=session.queues,
+        )
 
     def _bounds(self, tenant: str) -> Bounds:
         limits = self._known[tenant].limits
-        return Bounds(limits.held_requests, limits.held_s, self.config.idle.linger_s)
+        kept_s = KEPT_WITHIN_S if self.config.gateways > 1 else 0.0
+        return Bounds(limits.held_requests, limits.held_s, self.config.idle.linger_s, kept_s=kept_s)
+
+    def _close_rotated(self) -> None:
+        """Who came with a token that is none any more comes again, with the new one."""
+        for connection, token in list(self._came_with.items()):
+            if token not in self.config.tenants and not connection.why_closed:
+                connection.abort("its token was rotated")
 
     def _leave(self, name: str) -> None:
         """A tenant has been deleted: its clients go, and what works for it ends."""
+        if isinstance(room := self.tenants[name], Room):
+            for tenant in self.tenants.values():
+                tenant.share({known: each for known, each in tenant.rooms.items() if each is not room})
+            del self.rooms[room.session]
         for connection, known in list(self.connections.items()):
             if known is not None and known[0].name == name:
                 connection.abort("its tenant was deleted")
         self.tenants.pop(name).end()
 
     # Servers
+
+    def _new_server(self, name: str, address: Address, wanted: files.Server) -> Server:
+        keeps, port = self.config.gateways > 1, wanted.agent_port
+        return Server(
+            name, address, True, self._broadcast, self._owned,
+            keeps=keeps, agent_port=port, holders=self.holders, on_listed=self._server_listed,
+        )  # fmt: skip
+
+    def _server_listed(self, name: str) -> None:
+        """Whoever waited for it need not wait until his next try."""
+        its = self._by_server.get(name)
+        for tenant in [its] if its else list(self.tenants.values()):
+            tenant.driver.try_loads()
+
+    def _server_lost(self, name: str) -> None:
+        for tenant in self.tenants.values():
+            tenant.driver.server_lost(name)
+
+    def _loaded(self) -> Counter[str | None]:
+        return Counter(slot.session.server for slot in self._slots())
 
     def _broadcast(self, server: Server, method: str, body: bytes) -> None:
         """Of whom a broadcast is, hears of it, whatever links it has."""
@@ -329,7 +392,7 @@ class Hub:
     def _tenant_of(self, server: str, server_id: str) -> Tenant | None:
         if tenant := self._by_server.get(server):
             return tenant
-        return self._by_code.get(server_id[: len(next(iter(self._by_code), ""))])
+        return self._by_code.get(server_id[: self._code_length])
 
     def _slots(self) -> Iterator[Slot]:
         for tenant in self.tenants.values():

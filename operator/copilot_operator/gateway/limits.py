@@ -1,7 +1,7 @@
 """How much a tenant may ask for, and how fast a source may guess tokens. Pure: times are arguments (monotonic, s)."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,29 +19,20 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take one: 0.0 if there was one, else the seconds until there is (and nothing is taken)."""
-        self._fill(now)
+        if now > self._at:
+            self._left = min(self.burst, self._left + (now - self._at) * self.rate)
+            self._at = now
         if self._left >= 1:
             self._left -= 1
             return 0.0
         return (1 - self._left) / self.rate
 
-    def is_full(self, now: float) -> bool:
-        """Whether it knows no more than a new one would."""
-        self._fill(now)
-        return self._left >= self.burst
-
-    def _fill(self, now: float) -> None:
-        if now > self._at:
-            self._left = min(self.burst, self._left + (now - self._at) * self.rate)
-            self._at = now
-
 
 class Admission:
-    """Connections and requests of tenants. What is remembered of those that have left ends when it has no meaning."""
+    """Connections of tenants."""
 
     def __init__(self) -> None:
         self._connections: Counter[str] = Counter()
-        self._buckets: dict[str, TokenBucket] = {}
 
     def connects(self, tenant: str, most: int) -> bool:
         """Count a connection of ``tenant`` in; False (and not counted) if it has ``most`` already."""
@@ -56,20 +47,36 @@ class Admission:
         if self._connections[tenant] <= 0:
             del self._connections[tenant]
 
-    def requests(self, tenant: str, rate: float, burst: float, now: float) -> float:
-        """0.0: the request may go on; else the seconds after which another may be tried."""
-        bucket = self._buckets.get(tenant)
-        if bucket is None or (bucket.rate, bucket.burst) != (rate, burst):  # the limits were changed: begin anew
-            bucket = self._buckets[tenant] = TokenBucket(rate, burst, now)
-        return bucket.take(now)
 
-    def forget(self, now: float) -> None:
-        """Drop what says nothing; to be called now and then. A tenant that reconnects must not get a new burst."""
-        self._buckets = {
-            tenant: bucket
-            for tenant, bucket in self._buckets.items()
-            if tenant in self._connections or not bucket.is_full(now)
-        }
+HELD_OF_TENANT: Final = 1000  # requests
+HELD_IN_ALL: Final = 10_000
+COUNTED_EVERY_S: Final = 0.5
+
+
+class Held:
+    """Requests that wait for a server, at most so many of a tenant and in all; beyond that they are refused at once.
+
+    ``count`` tells how many each tenant has. It looks at all sessions, so it is asked now and then; what has come since
+    counts, too, whatever became of it.
+    """
+
+    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+        self._count = count
+        self._known: Counter[str] = Counter()
+        self._total, self._counted_at = 0, float("-inf")
+
+    def refusal(self, tenant: str, now: float) -> str:
+        """Count one more of ``tenant`` in, "", or why there is no room for it."""
+        if now - self._counted_at >= COUNTED_EVERY_S:
+            self._known, self._counted_at = Counter(self._count()), now
+            self._total = self._known.total()
+        if self._known[tenant] >= HELD_OF_TENANT:
+            return f"{HELD_OF_TENANT} requests of this tenant already wait for a server; try again in a few seconds"
+        if self._total >= HELD_IN_ALL:
+            return f"{HELD_IN_ALL} requests already wait for servers at this gateway; try again in a few seconds"
+        self._known[tenant] += 1
+        self._total += 1
+        return ""
 
 
 FREE_FAILURES: Final = 3  # a client that was given a new token tries the old one a few times

@@ -1,7 +1,7 @@
 """A connection to a server, opened when it is first needed: what is to go over it waits, in order and bounded."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -19,6 +19,7 @@ class Address:
     host: str
     port: int
     token: str | None = field(default=None, repr=False)
+    pod: str = ""  # its UID, if that matters
 
 
 class Side(Protocol):
@@ -49,6 +50,7 @@ class Link:
     def __init__(self, side: Side, number: int, server: str, address: Address) -> None:
         self.number, self.server = number, server
         self.blocked_by: set[int] = set()  # clients that do not read what comes over it
+        self.holds = 0  # requests that are about to be sent over it, and it alone
         self._side, self._address = side, address
         self._loop = asyncio.get_running_loop()
         self._upstream: UpstreamConnection | None = None
@@ -65,22 +67,38 @@ class Link:
 
     @property
     def outstanding(self) -> int:
-        """Requests without an answer so far."""
-        return len(self._waiting) + (self._upstream.outstanding if self._upstream else 0)
+        """Requests without an answer so far, and those that are about to be sent."""
+        return self.holds + len(self._waiting) + (self._upstream.outstanding if self._upstream else 0)
 
     def request(self, method: str, params: Mapping[str, Any], answered: Answered) -> None:
         """Send a request, as soon as can be. ``answered`` is called once, later: with None if the link was lost."""
         if self._upstream is not None:
             self._upstream.request(method, params, answered)
         elif self._lost or len(self._waiting) >= MAX_WAITING:
-            self._loop.call_soon(answered, None)
+            self._loop.call_soon(answered, None, 0)
         else:
             self._waiting.append((method, params, answered))
 
-    async def call(self, method: str, params: Mapping[str, Any], *, timeout_s: float) -> Any:
-        """The result of a request of our own. Raises ServerError; it may have been acted on all the same."""
+    async def call(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        heard: Callable[[bool], None] = lambda answered: None,
+    ) -> Any:
+        """The result of a request of our own. Raises ServerError; it may have been acted on all the same.
+
+        ``heard`` is told, also later than that, whether it was answered.
+        """
         done: asyncio.Future[bytes | None] = self._loop.create_future()
-        self.request(method, params, lambda body: None if done.done() else done.set_result(body))
+
+        def answered(body: bytes | None, _: int) -> None:
+            heard(body is not None)
+            if not done.done():
+                done.set_result(body)
+
+        self.request(method, params, answered)
         try:
             async with asyncio.timeout(timeout_s):
                 body = await done
@@ -150,4 +168,4 @@ class Link:
         self._side.lost(self, why)
         waiting, self._waiting = self._waiting, []
         for _, _, answered in waiting:
-            answered(None)
+            answered(None, 0)

@@ -13,12 +13,15 @@ import uvloop
 
 from copilot_operator.gateway import admin
 from copilot_operator.gateway.config import Config, ConfigError, Watch
+from copilot_operator.gateway.feed.fates import Fates
 from copilot_operator.gateway.feed.feed import Feed
 from copilot_operator.gateway.feed.kube import Access, KubeReader
 from copilot_operator.gateway.front import ClientConnection
+from copilot_operator.gateway.holders import Pods, PodsFile, Unasked
 from copilot_operator.gateway.house import Bounds
 from copilot_operator.gateway.hub import Hub
 from copilot_operator.gateway.metrics import Metrics
+from copilot_operator.json_lines import log_json
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class Gateway:
         self.port = self.admin_port = 0
         self._draining = False
         self._hub: Hub | None = None
+        self._pods: Pods = Unasked() if settings else PodsFile(directory)
         self._changed = asyncio.Event()
         self.metrics = Metrics()
 
@@ -67,6 +71,7 @@ class Gateway:
 
     async def _serve(self, hub: Hub, stop: asyncio.Event) -> None:
         self._hub, bounds = hub, Bounds()
+        hub.pods = self._pods
         host, port = self._listen
         loop = asyncio.get_running_loop()
         front = await loop.create_server(lambda: ClientConnection(hub, bounds), host, port, backlog=_BACKLOG)
@@ -86,6 +91,9 @@ class Gateway:
     async def _feed(self) -> None:
         assert self._settings
         async with KubeReader.open(Access.of_pod()) as reader:
+            self._pods = Fates(reader)
+            if self._hub:
+                self._hub.pods = self._pods
             await Feed(reader, self._settings, self._directory, self._changed.set).run()
 
     def _feed_ended(self, task: asyncio.Task[None], stop: asyncio.Event) -> None:
@@ -118,7 +126,7 @@ class Gateway:
             **admin.public(live=lambda: "", ready=self._why_not_ready, registry=self.metrics.registry),
             **admin.private(
                 lambda: self._hub.config.admin_key if self._hub else None,
-                {"/demand": self._tell_demand, "/tenants": self._tell_tenants},
+                {"/demand": self._tell_demand, "/tenants": self._tell_tenants, "/servers": self._tell_servers},
             ),
         }
 
@@ -127,11 +135,15 @@ class Gateway:
         demand = self._hub.demand
         number = int(admin.seconds(asked, "after", most=1e15))
         servers = await demand.after(number, admin.seconds(asked, "wait"))
-        return {"number": demand.number, "servers": servers}
+        return {"number": demand.number, "servers": servers, "waiting": demand.waiting()}
 
     async def _tell_tenants(self, asked: admin.Asked) -> Any:
         assert self._hub
-        return {"tenants": self._hub.numbers()}
+        return {"tenants": self._hub.numbers(), "waits": self._hub.holders.waiting()}
+
+    async def _tell_servers(self, asked: admin.Asked) -> Any:
+        assert self._hub
+        return {"servers": {name: server.state for name, server in self._hub.config.servers.items()}}
 
     def _why_not_ready(self) -> str:
         if self._hub is None:
@@ -179,9 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if (given.config is None) == (given.settings is None) or (given.settings is None) != (given.cache is None):
         parser.error("give either --config, or --settings and --cache")
-    logging.basicConfig(
-        level=given.log_level.upper(), stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    log_json(given.log_level)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log each request
     try:
         uvloop.run(_serve(given.config or given.cache, given))

@@ -15,6 +15,9 @@ from copilot_operator.gateway.rules.methods import Verdict
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 
+REFUSALS: Final = ("SessionBusy", "QueueFull", "QueuedTooLong", "NoServer")  # of shared sessions
+
+
 class Fault(StrEnum):
     """What went wrong for a client."""
 
@@ -60,11 +63,28 @@ class Metrics:
         self.kept = gauge("kept_sessions", "Sessions that are kept alive for clients of other gateways")
         self.loaded = gauge("loaded_sessions", "Sessions that are loaded on a server")
         self.active = gauge("active_sessions", "Sessions that have a turn in flight or wait for their client")
+        self.moved = Counter(
+            "copilot_gateway_sessions_moved",
+            "Idle sessions unloaded for a server that has fewer (storage.mode: Shared)",
+            registry=self.registry,
+        )
         self.turns = Counter("copilot_gateway_turns", "Turns that ended", registry=self.registry)
         self.first_token = histogram("turn_first_token_seconds", "From a message to the first text of its answer")
         self.whole_turn = histogram("turn_seconds", "From a message to the end of its turn")
         self.requests = dict.fromkeys(Verdict, 0)  # no Counter: its lock would cost each request more than its rule
         self.registry.register(_Requests(self.requests))
+        self.waited_to_speak = histogram(
+            "shared_session_wait_seconds", "From a request to the right to speak in a shared session"
+        )
+        self.waiting_to_speak = gauge("shared_session_waiting", "Requests that wait to speak in shared sessions")
+        self.not_to_speak = Counter(
+            "copilot_gateway_shared_session_refusals",
+            "Requests that might not speak in a shared session, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REFUSALS:
+            self.not_to_speak.labels(reason)
         self.errors = Counter(
             "copilot_gateway_errors", "What went wrong for clients, by kind", ["kind"], registry=self.registry
         )

@@ -52,26 +52,27 @@ def current_round() -> Round:
 class Outbox:
     """Messages on their way to one transport, in order."""
 
-    __slots__ = ("_frames", "_round", "_size", "_transport")
+    __slots__ = ("_parts", "_round", "_size", "_transport")
 
     def __init__(self, round: Round, transport: asyncio.Transport) -> None:
         self._round, self._transport = round, transport
-        self._frames: list[bytes] = []
+        self._parts: list[bytes] = []
         self._size = 0
 
     def add(self, body: bytes) -> None:
         """Write one message, at the latest when the present round is over."""
-        if not self._frames:
+        if not self._parts:
             self._round.add(self)
         size = len(body)
-        self._frames.append(b"Content-Length: %d\r\n\r\n%b" % (size, body))
+        self._parts.append(b"Content-Length: %d\r\n\r\n" % size)
+        self._parts.append(body)
         self._size += size
         if self._size > AT_ONCE_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write what there is now."""
-        if self._frames:
-            frames, self._frames, self._size = self._frames, [], 0
+        if self._parts:
+            parts, self._parts, self._size = self._parts, [], 0
             if not self._transport.is_closing():
-                self._transport.write(b"".join(frames))
+                self._transport.write(b"".join(parts))

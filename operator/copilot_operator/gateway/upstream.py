@@ -23,7 +23,8 @@ MAX_BODY_BYTES: Final = 64 * MIB  # the messages of a loaded session hold their 
 UNSENT_BYTES: Final = 1 * MIB
 _EVENT: Final = b'{"jsonrpc":"2.0","method":"session.event",'  # as a CLI writes it; its key order is checked elsewhere
 
-Answered = Callable[[bytes | None], None]  # the body of the reply; None: the connection ended without one
+# The body of the reply (None: the connection ended without one), and where its id ends as ``wire.good_id_end`` says.
+Answered = Callable[[bytes | None, int], None]
 
 
 class Listener(Protocol):
@@ -99,19 +100,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     def request(self, method: str, params: Mapping[str, Any], answered: Answered) -> None:
         """Send a request. ``answered`` is called once, whatever happens, but not before this returns."""
-        if self.closed:
-            self._loop.call_soon(answered, None)
+        if self._transport is None or self._unsent is None or self._transport.is_closing():
+            self._loop.call_soon(answered, None, 0)
             return
         self._last_id += 1
-        id = b"%d" % self._last_id
-        self._pending[id] = answered
-        self.send(wire.request(id, method, params))
+        self._pending[b"%d" % self._last_id] = answered
+        self._unsent.add(wire.request(self._last_id, method, params))
 
     async def call(self, method: str, params: Mapping[str, Any], *, timeout_s: float) -> Any:
         """The result of a request of our own. Raises ServerError; it may have been acted on all the same."""
         done: asyncio.Future[bytes | None] = self._loop.create_future()
 
-        def answered(body: bytes | None) -> None:
+        def answered(body: bytes | None, _: int) -> None:
             if not done.done():
                 done.set_result(body)
 
@@ -164,7 +164,13 @@ class UpstreamConnection(asyncio.Protocol):
             bodies = self._splitter.feed(data)
             with self._round:
                 for body in bodies:
-                    self._handle(body)
+                    try:
+                        self._received(body)
+                    except ProtocolError:
+                        raise
+                    except Exception as error:  # a fault of ours must not cost the sessions of this connection
+                        fault = {"message": "a server's message failed", "exception": error}
+                        self._loop.call_exception_handler(fault)
         except ProtocolError as error:
             self.abort(f"the server does not speak the protocol: {error}")
 
@@ -175,23 +181,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._listener.lost(self, self._why)
         pending, self._pending = self._pending, {}
         for answered in pending.values():
-            answered(None)
-
-    def _handle(self, body: bytes) -> None:
-        try:
-            self._received(body)
-        except ProtocolError:
-            raise
-        except Exception as error:  # a fault of ours must not cost the sessions of this connection
-            self._loop.call_exception_handler({"message": "a server's message failed", "exception": error})
+            answered(None, 0)
 
     def _received(self, body: bytes) -> None:
         if self._opened and body.startswith(_EVENT):
             self._listener.event(self, body)
             return
-        known = wire.good_reply_id(body)
-        if known is not None and (answered := self._pending.pop(known, None)):
-            answered(body)
+        id_end = wire.good_id_end(body)
+        if id_end and (answered := self._pending.pop(body[wire.ID_BEGIN : id_end], None)):
+            answered(body, id_end)
             return
         head = wire.head(body)
         if head.method is None:
@@ -199,7 +197,7 @@ class UpstreamConnection(asyncio.Protocol):
                 raise ProtocolError("the server could not read a request")
             answered = self._pending.pop(head.id, None)
             if answered is not None:
-                answered(body)
+                answered(body, 0)
         elif not self._opened:
             return  # broadcasts that overtake the end of ``open``; a server asks nothing before
         elif head.method == "session.event":  # of a CLI that orders its keys differently

@@ -1,26 +1,13 @@
-"""Logs: one JSON object a line, so that they can be searched by field. Values of Secrets are never put into them."""
+"""The operator's logs: its own, and what is worth reading of the libraries'."""
 
-import json
 import logging
-import sys
-from typing import Final
 
-OWN: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
-
-
-class JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"), "level": record.levelname.lower()}
-        line |= {"logger": record.name, "message": record.getMessage()}
-        line |= {key: str(value) for key, value in vars(record).items() if key not in OWN and not key.startswith("_")}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+from copilot_operator.json_lines import log_json
 
 
 def set_up(level: str) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    log_json(level)
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))
+    for noisy in ("httpx", "httpcore"):  # each request, with the headers of its answer
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

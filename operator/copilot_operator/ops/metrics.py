@@ -65,15 +65,20 @@ class Metrics:
 def gauge(name: str, text: str, values: Mapping[str, float] | float, label: str = "") -> Metric:
     if not isinstance(values, Mapping):
         return GaugeMetricFamily(name, text, value=values)
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for key, value in sorted(values.items()):
-        family.add_metric([key], value)
-    return family
+    return labelled(name, text, (((key,), value) for key, value in values.items()), [label])
+
+
+def labelled(name: str, text: str, values: Iterable[tuple[tuple[str, ...], float]], labels: Sequence[str]) -> Metric:
+    """A gauge; ``values`` as for ``counter``."""
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
 
 
 def counter(name: str, text: str, values: Iterable[tuple[tuple[str, ...], float]], labels: Sequence[str]) -> Metric:
     """``values``: (one value for each of ``labels``, the count)."""
-    family = CounterMetricFamily(name, text, labels=labels)
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
     for key, value in sorted(values):
         family.add_metric(key, value)
     return family

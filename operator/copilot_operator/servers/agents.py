@@ -14,13 +14,14 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
 from copilot_operator.domain.desired.service import AGENT_PORT
-from copilot_operator.domain.snapshot import DrainPhase, ServerState
+from copilot_operator.domain.retention import Retention
+from copilot_operator.domain.snapshot import Deletion, DrainPhase, ServerState
 from copilot_operator.rpc.busy import Work
 
 MAX_ANSWER_BYTES: Final = 64 * 1024  # /state has about 1 KiB
@@ -30,6 +31,10 @@ STATE_TIMEOUT_S: Final = 6.0  # the agent gives its own questions to the CLI 3 s
 DRAIN_TIMEOUT_S: Final = 10.0  # beyond the time it was asked to wait: after Done it looks again first
 CANCEL_TIMEOUT_S: Final = 5.0
 RESTART_TIMEOUT_S: Final = 30.0  # it looks first; the CLI itself ends within 3 s with 300 sessions
+
+MAX_LARGEST: Final = 3
+MOST_CODES: Final = 400  # of deleted tenants at a time: a question has 8 KiB at most
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"  # as the API server takes it
 
 OnTimeout = Literal["Abort", "Wait"]
 
@@ -86,9 +91,19 @@ class AgentClient:
     def __init__(self, port: int = AGENT_PORT) -> None:
         self._port = port
 
-    async def state(self, at: AgentAddress) -> dict[str, Any]:
-        """The document of ``/state``."""
-        return document_of(await self._get(at, "/state", STATE_TIMEOUT_S), "/state")
+    async def state(
+        self, at: AgentAddress, retention: Retention | None = None, erase: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The document of ``/state``. If it is told a retention, the agent goes by that as long as it runs, and has
+        sessions erased whose ids begin with one of the codes ``erase``."""
+        page = "/state"
+        if retention:
+            action = "DryRun" if retention.dry_run else "Delete"
+            page += (
+                f"?ttl_s={retention.ttl_s:.3f}&ttl_action={action}&high_water_percent={retention.high_water_percent}"
+                f"&erase={','.join(erase[:MOST_CODES])}"
+            )
+        return document_of(await self._get(at, page, STATE_TIMEOUT_S), "/state")
 
     async def drain(self, at: AgentAddress, deadline_s: float, on_timeout: OnTimeout, wait_s: float) -> Progress:
         """Start or join the drain, set its deadline, and hear of the next change within ``wait_s`` seconds (0..30)."""
@@ -256,14 +271,17 @@ def state_of(document: Any, pod_uid: str, now: datetime) -> ServerState:
     """What ``/state`` says, read tolerantly: whatever is missing or not of its kind is not known."""
     top = _object(document)
     cli, sessions = _object(top.get("cli")), _object(top.get("sessions"))
-    deep = _object(cli.get("deep"))
+    quarantined = _object(top.get("quarantined"))
+    deep, disk, expiry = _object(cli.get("deep")), _object(top.get("disk")), _object(top.get("expiry"))
     return ServerState(
         pod_uid=pod_uid,
         taken_at=now,
         answering=cli.get("answering") is True,
         loaded=count_of(sessions.get("loaded")),
         busy=count_of(sessions.get("busy")),
+        stored=count_of(sessions.get("stored")),
         waiting=count_of(sessions.get("waiting")),
+        wait_for_room=count_of(sessions.get("waitForRoom")),
         quiet_s=number_of(sessions.get("secondsSinceActivity")),
         stalled_s=number_of(sessions.get("stalledSeconds")),
         age_s=number_of(cli.get("ageSeconds")),
@@ -273,7 +291,50 @@ def state_of(document: Any, pod_uid: str, now: datetime) -> ServerState:
         draining=isinstance(top.get("draining"), dict),
         deep_failure=(text_of(deep.get("message")) or "it did not say why") if deep.get("ok") is False else "",
         failure=text_of(cli.get("failure")),
+        disk_percent=_percent(count_of(disk.get("usedBytes")), count_of(disk.get("capacityBytes"))),
+        largest=_sizes(disk.get("largestSessions")),
+        expired_kept=count_of(expiry.get("wouldDelete")),
+        token_serial=text_of(top.get("tokenSerial")),
+        credential_refused=top.get("credentialRefused") is True,
+        deletion=_deletion(_object(expiry.get("lastDeletion"))),
+        quarantined=count_of(quarantined.get("count")) or 0,
+        quarantined_names=tuple(filter(None, map(text_of, _list(quarantined.get("latest"))[:MAX_LARGEST]))),
+        erased=_erased(_object(_object(top.get("erasure")).get("erased"))),
     )
+
+
+def _percent(part: int | None, whole: int | None) -> float | None:
+    return 100 * part / whole if part is not None and whole else None
+
+
+def _sizes(items: Any) -> tuple[tuple[str, int], ...]:
+    found = [
+        (text_of(each.get("id")), count_of(each.get("bytes"))) for each in map(_object, _list(items)[:MAX_LARGEST])
+    ]
+    return tuple((id, size) for id, size in found if id and size is not None)
+
+
+def _deletion(told: Mapping[str, Any]) -> Deletion | None:
+    at, sessions, freed = text_of(told.get("time")), count_of(told.get("sessions")), count_of(told.get("freedBytes"))
+    if not _is_time(at) or sessions is None or freed is None:
+        return None
+    return Deletion(at, sessions, freed)
+
+
+def _erased(told: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Sessions by code. A text is no longer than a key of JSON in an answer that is bounded."""
+    return tuple(sorted((code, number) for code, each in told.items() if (number := count_of(each)) is not None))
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.strptime(text, TIME).strftime(TIME) == text
+    except ValueError:
+        return False
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _object(value: Any) -> Mapping[str, Any]:

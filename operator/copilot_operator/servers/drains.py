@@ -28,6 +28,10 @@ AFTER_FAULT_S: Final = 30.0
 MOST_AT_ONCE: Final = 1000  # long-polls; if more servers are drained at a time they take turns
 
 
+Heard = Callable[[], Awaitable[None]]
+"""Returns when all who could lead something new to a server know that they must not, or will not say so."""
+
+
 @dataclass(frozen=True)
 class _Order:
     """What the agent of pod ``pod_uid`` is told. ``deadline`` None: no drain was ordered of it."""
@@ -45,6 +49,7 @@ class _Work:
     name: str
     order: _Order
     reading: DrainReading | None
+    heard: Heard | None = None  # before the agent is told
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -72,9 +77,20 @@ class Drains:
 
     # What is ordered: the last order counts, and the same one again changes nothing
 
-    def order(self, key: Key, pod_uid: str, at: AgentAddress, deadline: datetime, on_timeout: OnTimeout) -> None:
-        """Have the server drained; another ``deadline`` (aware), ``on_timeout`` or pod is passed on to its agent."""
-        self._begin(key, "drain", _Order(pod_uid, at, deadline, on_timeout), self._drain)
+    def order(
+        self,
+        key: Key,
+        pod_uid: str,
+        at: AgentAddress,
+        deadline: datetime,
+        on_timeout: OnTimeout,
+        heard: Heard | None = None,
+    ) -> None:
+        """Have the server drained; another ``deadline`` (aware), ``on_timeout`` or pod is passed on to its agent.
+
+        ``heard`` is awaited first: a turn that is led there between the agent's last look and the end would be lost.
+        """
+        self._begin(key, "drain", _Order(pod_uid, at, deadline, on_timeout), self._drain, heard)
 
     def cancel(self, key: Key, pod_uid: str = "", at: AgentAddress | None = None) -> None:
         """Have the server serve again; its agent is told until it has, for 5 minutes.
@@ -121,12 +137,19 @@ class Drains:
 
     # What is done about it
 
-    def _begin(self, key: Key, name: str, order: _Order, do: Callable[[Key, _Work], Awaitable[None]]) -> None:
+    def _begin(
+        self,
+        key: Key,
+        name: str,
+        order: _Order,
+        do: Callable[[Key, _Work], Awaitable[None]],
+        heard: Heard | None = None,
+    ) -> None:
         before = self._works.get(key)
         if before and (before.name, before.order) == (name, order):
             return
         self.forget(key)
-        work = self._works[key] = _Work(name, order, None)
+        work = self._works[key] = _Work(name, order, None, heard)
         if name != "cancel":
             known = before.reading if before and before.order.pod_uid == order.pod_uid else None
             work.reading = known or (DrainReading(order.pod_uid) if order.deadline else None)
@@ -144,6 +167,9 @@ class Drains:
         order, clock = work.order, asyncio.get_running_loop().time
         assert order.deadline
         assert work.reading
+        if work.heard:
+            await work.heard()
+            work.heard = None
         wait_s = 0.0  # at first, and after a failure, it is told where the drain stands, not what has changed
         while True:
             began_at, before = clock(), work.reading

@@ -1,15 +1,17 @@
 """Our dealings with all servers: pings, what their agents say, drains. What a reconcile decided is carried to them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from copilot_operator.api.duration import duration_s
 from copilot_operator.api.operations import RecycleSpec
+from copilot_operator.api.pool import PoolSpec
 from copilot_operator.api.quantity import quantity_value
 from copilot_operator.domain.desired.service import CLI_PORT
-from copilot_operator.domain.drain import Intent
 from copilot_operator.domain.lifecycle import Move, Order
 from copilot_operator.domain.naming import server_of
+from copilot_operator.domain.retention import retention_of
 from copilot_operator.domain.snapshot import DrainReading, Health, Pod, PoolView, Reading, ServerState, TenantSnapshot
 from copilot_operator.servers import Key
 from copilot_operator.servers.agents import AgentAddress, AgentClient
@@ -19,14 +21,22 @@ from copilot_operator.servers.pinger import Pinger, Target
 
 
 class Fleet:
-    """``changed(namespace, tenant)`` is called when something that decisions use has changed at a tenant's server."""
+    """``changed(namespace, tenant)`` is called when something that decisions use has changed at a tenant's server.
 
-    def __init__(self, changed: Callable[[str, str], None], measured: Callable[[float | None], None]) -> None:
+    ``cordoned(namespace, pool, server)`` returns when the pool's gateways know that a server drains.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[str, str], None],
+        measured: Callable[[float | None], None],
+        cordoned: Callable[[str, str, str], Awaitable[None]],
+    ) -> None:
         client = AgentClient()
         self.pinger = Pinger(self._verdict_changed, measured)
         self.inventory = Inventory(client, self._told)
         self.drains = Drains(client, self._told, renewed=self.inventory.forget_state)
-        self._changed = changed
+        self._changed, self._cordoned = changed, cordoned
         self._tenant_of: dict[Key, str] = {}
 
     async def run(self) -> None:
@@ -48,6 +58,8 @@ class Fleet:
         """Watch the pod that serves a tenant, and give its agent the order of ``move``. None: there is no tenant."""
         key = (namespace, server_of(name))
         pod = snapshot.server_pod if snapshot else None
+        if snapshot is None:
+            self.inventory.forget(key)
         if snapshot is None or pod is None or not pod.started or pod.ip is None:
             self._leave(key)
             return
@@ -63,16 +75,24 @@ class Fleet:
             ),
         )  # fmt: skip
         at = AgentAddress(pod.ip, pod.name)
-        self.inventory.watch(key, pod.uid, at, limits(snapshot.pool))
+        shared = snapshot.pool.spec.shared
+        often = shared is not None and shared.autoscaling is not None
+        self.inventory.watch(key, pod.uid, at, limits(snapshot.pool), retention_of(snapshot.pool.spec), often)
         if snapshot.reading.health == Health.UNHEALTHY:
             self.inventory.hasten(key)  # whether its agent gets an answer decides what is done
+        if move and move.order == Order.DRAIN:
+            self.inventory.hasten(key)  # what it stores can't be asked for once it has stopped
         if move and move.order:
-            self._order(key, pod, at, move.order, move.intent, snapshot.pool)
+            self._order(key, pod, at, snapshot, snapshot.pool.spec, move)
 
-    def _order(self, key: Key, pod: Pod, at: AgentAddress, order: Order, intent: Intent | None, pool: PoolView) -> None:
-        match order:
-            case Order.DRAIN if intent:
-                self.drains.order(key, pod.uid, at, intent.deadline, pool.spec.drain.on_timeout)
+    def _order(
+        self, key: Key, pod: Pod, at: AgentAddress, snapshot: TenantSnapshot, pool: PoolSpec, move: Move
+    ) -> None:
+        match move.order:
+            case Order.DRAIN if move.intent and snapshot.spec:
+                cordoned = partial(self._cordoned, key[0], snapshot.spec.pool_ref.name, key[1])
+                heard = cordoned if pool.gateway.enabled else None
+                self.drains.order(key, pod.uid, at, move.intent.deadline, pool.drain.on_timeout, heard)
             case Order.CANCEL:
                 self.drains.cancel(key, pod.uid, at)
             case Order.RESTART:
@@ -103,4 +123,6 @@ def limits(pool: PoolView) -> Limits:
         latency_factor=float(recycle.max_latency_factor) if recycle.max_latency_factor else None,
         age_s=duration_s(recycle.max_age) if recycle.max_age else None,
         stalled_s=duration_s(pool.spec.health.stalled_turn),
+        unused_s=duration_s(pool.spec.suspend.after_idle) if pool.spec.suspend.after_idle else None,
+        ran_s=duration_s(pool.spec.suspend.min_running) if pool.spec.suspend.min_running else None,
     )

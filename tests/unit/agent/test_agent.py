@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from copilot_operator.rpc.client import Connection
-from tests.support.agent import RunningAgent, running_agent
+from tests.support.agent import RunningAgent, http_get, running_agent
 from tests.support.eventually import eventually
 from tests.support.standin import Fault, StandIn
 from tests.unit.agent.conftest import SOON_S, TOKEN, answers, begin, client, is_ready, keeps, sessions_are
@@ -21,6 +21,14 @@ async def test_probes_of_a_good_server_are_well(agent: RunningAgent) -> None:
     assert status == 200
     assert "copilot_cli_up 1" in text
     assert (await agent.get("/nothing"))[0] == 404
+
+
+async def test_who_may_read_metrics_can_do_nothing_else(agent: RunningAgent) -> None:
+    status, text = await http_get(agent.metrics_port, "/metrics")
+    assert (status, "copilot_cli_up 1" in text) == (200, True)
+    for path in ("/drain", "/drain/cancel", "/restart", "/slots", "/state", "/livez"):
+        assert (await http_get(agent.metrics_port, path))[0] == 404
+    assert (await agent.state())["draining"] is None
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.REFUSE, Fault.GARBAGE])

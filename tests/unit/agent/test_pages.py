@@ -1,6 +1,7 @@
 """Settings, pages and readings of the agent: pure parts, whole values."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import pytest
 
 from copilot_operator.agent import metrics
 from copilot_operator.agent.deep import DeepReading
+from copilot_operator.agent.eraser import Erased
+from copilot_operator.agent.janitor import Deletion, Tally
 from copilot_operator.agent.observer import Sessions
+from copilot_operator.agent.policy import Policy
 from copilot_operator.agent.settings import Settings, SettingsError
 from copilot_operator.agent.state import State
-from copilot_operator.agent.usage import Disk, Processes, read_disk, read_processes
+from copilot_operator.agent.usage import Disk, Processes, read_disk, read_line, read_processes
 from copilot_operator.agent.web import BadRequest, parse_head
 from copilot_operator.rpc.busy import Count, Standing, Work
 from copilot_operator.rpc.ping import Failure, Reading
@@ -61,6 +65,11 @@ def test_state_of_a_server_that_works() -> None:
         met_at=39.5,
         latency_factor=1.2494,
         deep=DeepReading(False, "no answer", at=88.0),
+        policy=Policy(3600.0, False, 30.0),
+        tally=Tally(9, 3, 81_000, None, 0.3456, "", Deletion("2026-11-24T04:00:00Z", 2, 54_000)),
+        erased=Erased({"abcdefgh": 2}, 5, "the server is being drained"),
+        quarantined=[f"broken.{number}" for number in range(7)],
+        largest=[("a", 30)],
     )
     assert state.document() == {
         "agentVersion": "1.2.3",
@@ -78,6 +87,7 @@ def test_state_of_a_server_that_works() -> None:
             "busy": 2,
             "waiting": 1,
             "uncounted": 0,
+            "waitForRoom": 0,
             "stored": 7,
             "secondsSinceActivity": 1.2,
             "stalledSeconds": 61.2,
@@ -85,7 +95,28 @@ def test_state_of_a_server_that_works() -> None:
         },
         "memoryBytes": 300_000_000_001,
         "processes": 2,
-        "disk": {"capacityBytes": 100, "usedBytes": 40, "freeBytes": 60},
+        "disk": {
+            "capacityBytes": 100,
+            "usedBytes": 40,
+            "freeBytes": 60,
+            "largestSessions": [{"id": "a", "bytes": 30}],
+        },
+        "expiry": {
+            "ttlSeconds": 3600.0,
+            "dryRun": False,
+            "wouldDelete": None,
+            "deleted": 3,
+            "freedBytes": 81_000,
+            "passes": 9,
+            "lastPassSeconds": 0.35,
+            "failure": None,
+            "lastDeletion": {"time": "2026-11-24T04:00:00Z", "sessions": 2, "freedBytes": 54_000},
+        },
+        "erasure": {"erased": {"abcdefgh": 2}, "sessions": 5, "failure": "the server is being drained"},
+        "quarantined": {"count": 7, "latest": [f"broken.{number}" for number in range(5)]},
+        "ephemeral": {"stored": 0, "erased": 0},
+        "tokenSerial": None,
+        "credentialRefused": None,
         "draining": None,
     }
 
@@ -130,11 +161,22 @@ def test_metrics_are_whole_numbers_with_labels_and_leave_out_what_is_unknown() -
         'copilot_server_busy_sessions{work="queued"} 0',
         'copilot_server_busy_sessions{work="waiting"} 1',
         'copilot_server_busy_sessions{work="unknown"} 0',
+        "copilot_server_sessions_evicted_total 0",
+        "copilot_server_sessions_refused_total 0",
+        "copilot_server_sessions_waiting_for_room 0",
+        "copilot_server_waiting_to_speak 0",
         "copilot_server_stalled_seconds 61.2",
         "copilot_server_memory_bytes 300000000001",
         "copilot_server_processes 2",
         "copilot_server_disk_capacity_bytes 100",
         "copilot_server_disk_free_bytes 60",
+        "copilot_server_expired_sessions_deleted_total 0",
+        "copilot_server_expired_sessions_freed_bytes_total 0",
+        "copilot_server_erased_sessions_total 0",
+        "copilot_server_quarantined_sessions 0",
+        "copilot_server_janitor_passes_total 0",
+        "copilot_server_ephemeral_sessions 0",
+        "copilot_server_ephemeral_sessions_erased_total 0",
         "copilot_server_draining 0",
         "copilot_server_drain_cut_turns 0",
     ]
@@ -190,3 +232,20 @@ def test_what_is_not_served_is_refused(head: bytes, status: int) -> None:
     with pytest.raises(BadRequest) as caught:
         parse_head(head)
     assert caught.value.status == status
+
+
+def test_the_serial_of_the_token_is_what_the_script_wrote(tmp_path: Path) -> None:
+    (tmp_path / "token-serial").write_text("0a1b\n")
+    assert read_line(tmp_path / "token-serial") == "0a1b"
+    assert read_line(tmp_path / "none") == ""
+
+
+def test_what_stands_in_place_of_the_serial_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of the agent")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_text("x" * 1000)
+    assert read_line(tmp_path / "link") == ""
+    assert read_line(tmp_path / "pipe") == ""
+    assert read_line(tmp_path) == ""
+    assert len(read_line(tmp_path / "long")) == 64

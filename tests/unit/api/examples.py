@@ -27,6 +27,9 @@ TENANT: Object = {
 }
 
 
+COMPACTS: Object = {"backgroundCompactionThreshold": "0.8", "bufferExhaustionThreshold": "0.8"}
+
+
 def with_fields(base: Object, fields: Object) -> Object:
     """A copy of ``base`` with ``fields``: dotted path below ``spec`` -> value; ``...`` removes the field."""
     made = copy.deepcopy(base)
@@ -86,9 +89,26 @@ def _from_secret(**fields: Any) -> Object:
     return _variable("API_KEY", valueFrom=fields)
 
 
+AUTOSCALED = {
+    "isolation": "Shared",
+    "shared": {"autoscaling": {"maxReplicas": 2}},
+    "gateway": {"enabled": True},
+    "sessions.maxConcurrent": 50,
+}
+IDLES = {"gateway": ..., "suspend.afterIdle": "30m"}
+OFFICE = {"start": "0 8 * * MON-FRI", "end": "0 18 * * MON-FRI", "timeZone": "Europe/Berlin"}
 SHARED = {"isolation": "Shared", "shared": {"replicas": 1}, "gateway": {"enabled": True}}
+RUNTIME = {"server.runtime": "CopilotRuntime", "sessions.maxConcurrent": 100, "gateway": {"enabled": True}}
 REF = {"name": "keys", "key": "api"}
+APP = {"appId": 12, "installationId": 3456, "privateKeySecretRef": REF}
 PROVIDER = {"type": "openai", "baseUrl": "https://models.example.com/v1", "apiKeySecretRef": REF}
+
+
+def shares(sessions: list[Object]) -> Object:
+    return SHARED | {"shared": {"replicas": 1, "sharedSessions": sessions}}
+
+
+TEAM = {"name": "team", "tenantSelector": {"matchLabels": {"team": "a"}}, "whenBusy": "Queue"}
 
 # ---- rules: every message of the CRDs occurs below (test_crd.py sees to it)
 RULES: tuple[Example, ...] = (
@@ -100,16 +120,162 @@ RULES: tuple[Example, ...] = (
         before={"gateway": {"enabled": True}},
     ),
     Example(
+        "leave persistence out, or write gateway: {enabled: true}",
+        {"gateway": ..., "sessions.persistence": "Ephemeral"},
+        {"sessions.persistence": "Ephemeral"},
+        path="spec.sessions.persistence",
+    ),
+    Example(
+        "leave ttl out: with persistence: Ephemeral nothing of a session is kept",
+        {"gateway": ..., "sessions": {"persistence": "Persistent", "ttl": "24h"}},
+        {"gateway": ..., "sessions": {"persistence": "Ephemeral", "ttl": "24h"}},
+        path="spec.sessions.ttl",
+    ),
+    Example(
+        "persistence cannot change",
+        {"gateway": ..., "sessions": {"persistence": "Ephemeral", "idleTimeout": "10m"}},
+        {"gateway": ..., "sessions": {"persistence": "Persistent"}},
+        path="spec.sessions",
+        before={"gateway": ..., "sessions": {"persistence": "Ephemeral"}},
+    ),
+    Example(
+        "storage.mode cannot change",
+        {"storage": {"mode": "Ephemeral", "size": "20Gi"}},
+        {"storage": {"mode": "PerServer"}},
+        path="spec.storage",
+        before={"storage": {"mode": "Ephemeral"}},
+    ),
+    Example(
+        "leave storageClassName out: with mode: Ephemeral",
+        {"storage": {"mode": "PerServer", "storageClassName": "fast"}},
+        {"storage": {"mode": "Ephemeral", "storageClassName": "fast"}},
+        path="spec.storage.storageClassName",
+    ),
+    Example(
+        "leave retention out: with mode: Ephemeral",
+        SHARED | {"storage": {"mode": "PerServer", "retention": "Delete"}},
+        SHARED | {"storage": {"mode": "Ephemeral", "retention": "Delete"}},
+        path="spec.storage.retention",
+    ),
+    Example(
         "leave policy out, or write gateway: {enabled: true}",
         {"gateway": ..., "sessions.policy": {"hostTools": False}},
         {"sessions.policy": {"mcpServers": False}},
         path="spec.sessions.policy",
     ),
     Example(
+        "write auth, or leave sharedSessions out",
+        shares([{"name": "team", "tenants": ["alice"]}]) | {"auth": {"provider": PROVIDER}},
+        shares([{"name": "team", "tenants": ["alice"]}]),
+        path="spec.shared.sharedSessions",
+    ),
+    Example(
+        "write exactly one of tenants and tenantSelector",
+        shares([TEAM, TEAM | {"name": "all"}]) | {"auth": {"provider": PROVIDER}},
+        shares([TEAM | {"tenants": ["alice"]}]) | {"auth": {"provider": PROVIDER}},
+        path="spec.shared.sharedSessions[0]",
+    ),
+    Example(
+        "leave infinite out, or write gateway: {enabled: true}",
+        {"gateway": ..., "sessions.infinite": {"enabled": False}},
+        {"sessions.infinite": {"enabled": False}},
+        path="spec.sessions.infinite",
+    ),
+    Example(
+        "write a share of the model's context as text, such as '0.8'",
+        {"gateway": ..., "sessions.infinite": {"backgroundCompactionThreshold": "0.75"}},
+        {"gateway": ..., "sessions.infinite": {"backgroundCompactionThreshold": "80%"}},
+    ),
+    Example(
+        "write a backgroundCompactionThreshold below bufferExhaustionThreshold",
+        {"gateway": ..., "sessions.infinite": COMPACTS | {"bufferExhaustionThreshold": "0.81"}},
+        {"gateway": ..., "sessions.infinite": COMPACTS},
+        path="spec.sessions.infinite",
+    ),
+    Example(
+        "leave maxConcurrent out, or write gateway: {enabled: true}",
+        {"gateway": ..., "sessions.maxConcurrent": 20},
+        {"sessions.maxConcurrent": 20},
+        path="spec.sessions.maxConcurrent",
+    ),
+    Example(
+        "leave afterIdle out, or write gateway: {enabled: true}",
+        {"gateway": ..., "suspend.afterIdle": "30m"},
+        {"suspend.afterIdle": "30m"},
+        path="spec.suspend.afterIdle",
+    ),
+    Example(
+        "write a duration from 1m to 168h, a number with a unit such as 90s, 30m or 1h30m",
+        IDLES | {"suspend.minRunning": "31m"},
+        IDLES | {"suspend.minRunning": "169h"},
+        path="spec.suspend.minRunning",
+    ),
+    Example(
+        "write an afterIdle that is shorter than minRunning",
+        IDLES | {"suspend.minRunning": "31m"},
+        IDLES | {"suspend.minRunning": "30m"},
+        path="spec.suspend.minRunning",
+    ),
+    Example(
+        "write an afterIdle that is shorter than minRunning",
+        IDLES,
+        {"suspend.minRunning": "30m"},
+        path="spec.suspend.minRunning",
+    ),
+    Example(
+        "write afterIdle, too",
+        IDLES | {"suspend.runningHours": [OFFICE]},
+        {"suspend.runningHours": [OFFICE]},
+        path="spec.suspend.runningHours",
+    ),
+    *(
+        Example(
+            "write five fields of cron",
+            IDLES | {"suspend.runningHours": [OFFICE | {"start": good}]},
+            IDLES | {"suspend.runningHours": [OFFICE | {"start": bad}]},
+            path="spec.suspend.runningHours[0].start",
+        )
+        for good, bad in (
+            ("0 8 * * MON-FRI", "0 8 * * mon-fri"),
+            ("*/15,59 0-6/2 1,15 JAN-3 0", "60 8 * * *"),
+            ("5/10 08 31 12 7", "0 8 * *"),
+            ("0 8 29 2 *", "0 24 * * *"),
+            ("0 8 * * 1", "@daily"),
+        )
+    ),
+    *(
+        Example(
+            "write the name of a time zone",
+            IDLES | {"suspend.runningHours": [OFFICE | {"timeZone": good}]},
+            IDLES | {"suspend.runningHours": [OFFICE | {"timeZone": bad}]},
+            path="spec.suspend.runningHours[0].timeZone",
+        )
+        for good, bad in (("America/Argentina/Buenos_Aires", "+02:00"), ("Etc/GMT+5", "../Europe/Berlin"))
+    ),
+    Example(
+        "leave afterIdle out: with isolation: Shared",
+        {"gateway": ..., "isolation": "Shared", "shared": {"replicas": 1}},
+        {"gateway": ..., "isolation": "Shared", "shared": {"replicas": 1}, "suspend.afterIdle": "30m"},
+        path="spec.suspend.afterIdle",
+    ),
+    Example(
         "leave shared out and do not scale this pool",
         {"shared": None},
         {"shared": {"replicas": 3}},
         path="spec.shared",
+    ),
+    Example(
+        "storage.mode cannot change",
+        SHARED | {"storage": {"mode": "Shared", "size": "20Gi"}},
+        SHARED | {"storage": {"mode": "PerServer", "size": "20Gi"}},
+        path="spec.storage",
+        before=SHARED | {"storage": {"mode": "Shared", "size": "10Gi"}},
+    ),
+    Example(
+        "write mode: PerServer: with isolation: Dedicated",
+        SHARED | {"storage.mode": "Shared"},
+        {"storage.mode": "Shared"},
+        path="spec.storage.mode",
     ),
     Example(
         "isolation cannot change",
@@ -126,11 +292,70 @@ RULES: tuple[Example, ...] = (
         SHARED | {"gateway": {"enabled": False}},
         path="spec.gateway",
     ),
+    *(
+        Example(
+            "leave replicas out and do not scale this pool",
+            AUTOSCALED,
+            AUTOSCALED | {"shared": {"replicas": number, "autoscaling": {"maxReplicas": 2}}},
+            path="spec.shared.replicas",
+        )
+        for number in (0, 2)
+    ),
+    Example(
+        "write sessions.maxConcurrent, too",
+        AUTOSCALED,
+        SHARED | {"shared": {"autoscaling": {"maxReplicas": 2}}},
+        path="spec.shared.autoscaling",
+    ),
+    Example(
+        "write a minReplicas that is not above maxReplicas",
+        AUTOSCALED | {"shared": {"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}},
+        AUTOSCALED | {"shared": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
+        path="spec.shared.autoscaling.minReplicas",
+    ),
+    *(
+        Example(
+            "write a number of sessions, or a share of all slots",
+            AUTOSCALED | {"shared": {"autoscaling": {"maxReplicas": 2, "freeSessions": good}}},
+            AUTOSCALED | {"shared": {"autoscaling": {"maxReplicas": 2, "freeSessions": bad}}},
+            path="spec.shared.autoscaling.freeSessions",
+        )
+        for good, bad in (("0%", "91%"), (0, -1), (20, "many"), ("90%", "100%"))
+    ),
+    Example(
+        "write a number of servers from 1",
+        AUTOSCALED | {"shared": {"autoscaling": {"maxReplicas": 2, "step": "50%"}}},
+        AUTOSCALED | {"shared": {"autoscaling": {"maxReplicas": 2, "step": 0}}},
+        path="spec.shared.autoscaling.step",
+    ),
+    Example(
+        "write a duration from 0s to 24h",
+        AUTOSCALED | {"shared": {"autoscaling": {"maxReplicas": 2, "scaleInDelay": "0s"}}},
+        AUTOSCALED | {"shared": {"autoscaling": {"maxReplicas": 2, "scaleInDelay": "25h"}}},
+        path="spec.shared.autoscaling.scaleInDelay",
+    ),
     Example(
         "leave retention out",
         SHARED | {"storage.retention": "Delete"},
         {"storage.retention": "Delete"},
         path="spec.storage.retention",
+    ),
+    Example(
+        "write exactly one of tokenSecretRef and app",
+        {"auth": {"gitHub": {"app": APP}}},
+        {"auth": {"gitHub": {"app": APP, "tokenSecretRef": REF}}},
+        path="spec.auth.gitHub",
+    ),
+    Example(
+        "write exactly one of tokenSecretRef and app",
+        {"auth": {"gitHub": {"app": APP | {"apiUrl": "https://api.acme.ghe.com"}}}},
+        {"auth": {"gitHub": {}}},
+    ),
+    Example(
+        "write a URL such as",
+        {"auth": {"gitHub": {"app": APP | {"apiUrl": "https://github.example.com/api/v3"}}}},
+        {"auth": {"gitHub": {"app": APP | {"apiUrl": "github.example.com"}}}},
+        path="spec.auth.gitHub.app.apiUrl",
     ),
     Example("write exactly one of gitHub and provider", {"auth": {"gitHub": {"tokenSecretRef": REF}}}, {"auth": {}}),
     Example(
@@ -153,6 +378,34 @@ RULES: tuple[Example, ...] = (
             path="spec.auth.provider.baseUrl",
         )
         for bad in ("models.example.com", "ftp://models.example.com", "https://", "/v1", "https://a b")
+    ),
+    # the server without Node.js
+    Example(
+        "write runtime: CLI, or gateway: {enabled: true}",
+        RUNTIME,
+        {"server.runtime": "CopilotRuntime"},
+        path="spec.server.runtime",
+    ),
+    *(
+        Example(
+            "write maxConcurrent: 100 or less",
+            RUNTIME | {"isolation": "Shared", "shared": {"replicas": 1}},
+            RUNTIME | {"sessions": {"maxConcurrent": number} if number else {}},
+            path="spec.sessions.maxConcurrent",
+        )
+        for number in (None, 101)
+    ),
+    Example(
+        "leave args out, or write runtime: CLI",
+        RUNTIME | {"server.args": []},
+        RUNTIME | {"server.args": ["--model", "gpt-5"]},
+        path="spec.server.args",
+    ),
+    Example(
+        "write tokenSecretRef instead, or runtime: CLI",
+        RUNTIME | {"auth.gitHub.tokenSecretRef": REF},
+        RUNTIME | {"auth.gitHub.app": APP},
+        path="spec.auth.gitHub.app",
     ),
     # flags
     Example("write the value itself instead of $(NAME)", {"server.args": ["$HOME"]}, {"server.args": ["--$(X)", "1"]}),
@@ -289,7 +542,25 @@ RULES: tuple[Example, ...] = (
     ),
     Example("write a duration from 0s to 1h", {"gateway.drainTimeout": "0s"}, {"gateway.drainTimeout": "61m"}),
     Example("write a duration from 1m to 24h", {"health.stalledTurn": "60s"}, {"health.stalledTurn": "59s"}),
+    Example(
+        "write a duration from 1m to 168h, a number with a unit such as 90s, 30m or 1h30m: a server takes",
+        {"gateway": ..., "suspend.afterIdle": "1m"},
+        {"gateway": ..., "suspend.afterIdle": "59s"},
+    ),
     Example("write a duration from 10m to 8760h", {"recycle.maxAge": "72h"}, {"recycle.maxAge": "9m"}),
+    Example("write a duration from 5m to 87600h", {"sessions.ttl": "87600h"}, {"sessions.ttl": "7d"}),
+    Example(
+        "write a ttl that is not shorter than idleTimeout",
+        {"sessions.idleTimeout": "24h", "sessions.ttl": "1440m"},
+        {"sessions.idleTimeout": "24h", "sessions.ttl": "23h"},
+        path="spec.sessions.ttl",
+    ),
+    Example(
+        "write a ttl that is not shorter than idleTimeout",
+        {"sessions.ttl": "30m", "sessions.ttlAction": "DryRun"},
+        {"sessions.ttl": "29m"},  # 30m is what idleTimeout is without being written
+        path="spec.sessions.ttl",
+    ),
     # how many, how much
     *(
         Example(
@@ -319,10 +590,29 @@ RULES: tuple[Example, ...] = (
             ("fe80::/10", "fe80::%eth0/10"),
         )
     ),
+    *(
+        Example(
+            "leave it out: there clouds hand out credentials",
+            {"networkPolicy.egressCIDRs": [good]},
+            {"networkPolicy.egressCIDRs": [bad]},
+            path="spec.networkPolicy.egressCIDRs[0]",
+        )
+        for good, bad in (
+            ("169.0.0.0/8", "169.254.169.254/32"),
+            ("169.252.0.0/14", "169.254.0.0/16"),
+            ("100.100.100.200/31", "100.100.100.200/32"),
+            ("fd00:ec2::/32", "fd00:ec2::254/128"),
+        )
+    ),
     Example(
         "write a namespaceSelector, a podSelector or both",
         {"networkPolicy.allowFrom": [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"team": "web"}}}]},
         {"networkPolicy.allowFrom": [{}]},
+    ),
+    Example(
+        "write a namespaceSelector, a podSelector or both",
+        {"networkPolicy.allowMetricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]},
+        {"networkPolicy.allowMetricsFrom": [{}]},
     ),
     # what cannot change
     Example(
@@ -337,6 +627,33 @@ RULES: tuple[Example, ...] = (
         {"storage.size": "1024Mi"},
         {"storage.size": "1G"},
         before={"storage.size": "1Gi"},
+    ),
+    *(
+        Example(
+            "write a duration from 0s to 168h",
+            {"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z", "overlap": "0s"}},
+            {"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z", "overlap": bad}},
+            path="spec.connectionToken.overlap",
+            kind="CopilotTenant",
+        )
+        for bad in ("169h", "10")
+    ),
+    *(
+        Example(
+            "write a duration from 1h to 8760h",
+            {"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z", "every": "720h"}},
+            {"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z", "every": bad}},
+            path="spec.connectionToken.every",
+            kind="CopilotTenant",
+        )
+        for bad in ("59m", "30d")
+    ),
+    Example(
+        "write an overlap that is not longer than every",
+        {"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z", "every": "1h", "overlap": "1h"}},
+        {"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z", "every": "1h", "overlap": "61m"}},
+        path="spec.connectionToken.overlap",
+        kind="CopilotTenant",
     ),
     Example(
         "poolRef cannot change, because sessions do not move between pools",
@@ -361,7 +678,16 @@ SCHEMA: tuple[Example, ...] = (
     Example("should match", {"server.image": "a@sha256:1"}, {"server.image": "a b"}, path="spec.server.image"),
     Example("should match", {"server.image": "a:1"}, {"server.image": "a\n"}, path="spec.server.image"),
     Example('supported values: "none"', {"server.logLevel": "all"}, {"server.logLevel": "trace"}),
-    Example('supported values: "PerServer"', {"storage.mode": "PerServer"}, {"storage.mode": "Shared"}),
+    Example(
+        'supported values: "PerServer", "Shared", "Ephemeral"',
+        {"storage.mode": "Ephemeral"},
+        {"storage.mode": "ReadWriteMany"},
+    ),
+    Example(
+        'supported values: "Persistent", "Ephemeral"',
+        {"sessions.persistence": "Persistent"},
+        {"sessions.persistence": "Memory"},
+    ),
     Example("should match", {"storage.storageClassName": LONG_NAME}, {"storage.storageClassName": "Fast"}),
     Example("253", {"storage.storageClassName": "a.b"}, {"storage.storageClassName": LONG_NAME + "d"}),
     Example("greater than or equal to 1", {"health.failureThreshold": 1}, {"health.failureThreshold": 0}),
@@ -387,6 +713,13 @@ SCHEMA: tuple[Example, ...] = (
     ),
     Example("should match", _variable("a.b-c_D", value="1"), _variable("1A", value="1")),
     Example("should match", {LABELS: {"a": "b_c"}}, {LABELS: {"a": "b c"}}),
+    Example(
+        "should match",
+        {"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z"}},
+        {"connectionToken": {"rotateAt": "tomorrow"}},
+        path="spec.connectionToken.rotateAt",
+        kind="CopilotTenant",
+    ),
     Example("Required value", {"poolRef": {"name": LONG_NAME}}, {"poolRef": {}}, kind="CopilotTenant"),
     Example("should match", {"poolRef": {"name": "a"}}, {"poolRef": {"name": "A"}}, kind="CopilotTenant"),
     Example("supported values", {"deletionPolicy": "Retain"}, {"deletionPolicy": "Keep"}, kind="CopilotTenant"),

@@ -15,15 +15,19 @@ def refusal(fields: Object) -> InvalidResource:
 
 
 def test_the_error_says_which_object_where_what_and_what_instead() -> None:
-    error = refusal({"storage.mode": "Shared", "health.failureThreshold": 0})
+    error = refusal({"storage.mode": "Pooled", "health.failureThreshold": 0})
     assert (error.kind, error.namespace, error.name) == ("CopilotPool", "apps", "saas")
     assert error.problems == (
-        Problem("spec.storage.mode", "Shared", "write 'PerServer'"),
+        Problem("spec.storage.mode", "Pooled", "write 'PerServer', 'Shared' or 'Ephemeral'"),
         Problem("spec.health.failureThreshold", "0", "write 1 or more"),
     )
-    assert (error.path, error.value, error.way_out) == ("spec.storage.mode", "Shared", "write 'PerServer'")
+    assert (error.path, error.value, error.way_out) == (
+        "spec.storage.mode",
+        "Pooled",
+        "write 'PerServer', 'Shared' or 'Ephemeral'",
+    )
     assert str(error) == (
-        "CopilotPool apps/saas is invalid: spec.storage.mode: 'Shared': write 'PerServer'; "
+        "CopilotPool apps/saas is invalid: spec.storage.mode: 'Pooled': write 'PerServer', 'Shared' or 'Ephemeral'; "
         "spec.health.failureThreshold: '0': write 1 or more"
     )
 
@@ -55,7 +59,7 @@ def test_long_values_are_cut() -> None:
 
 
 def test_fields_of_newer_versions_are_ignored() -> None:
-    newer = with_fields(POOL, {"suspend": {"afterIdle": "30m"}, "sessions": {"ttl": "168h"}})
+    newer = with_fields(POOL, {"suspend": {"schedule": "0 9 * * *"}, "locking": {"redis": {}}})
     assert parse_pool(newer).spec == parse_pool(POOL).spec
 
 
@@ -65,7 +69,7 @@ def test_a_status_that_cannot_be_read_does_not_stop_the_object() -> None:
 
 
 def test_a_bad_status_beside_a_bad_spec_is_not_the_users_problem() -> None:
-    broken = with_fields(POOL, {"storage.mode": "Shared"}) | {"status": {"replicas": "many"}}
+    broken = with_fields(POOL, {"storage.mode": "Pooled"}) | {"status": {"replicas": "many"}}
     with pytest.raises(InvalidResource) as refused:
         parse_pool(broken)
     assert [problem.path for problem in refused.value.problems] == ["spec.storage.mode"]

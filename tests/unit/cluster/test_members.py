@@ -2,16 +2,17 @@
 
 from typing import Any
 
+from copilot_operator.app import pool_figures
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.observe import owner_key
 from copilot_operator.domain.desired.deployment import deployment
-from copilot_operator.domain.kinds import DEPLOYMENT, POOL, TENANT
+from copilot_operator.domain.kinds import DEPLOYMENT, POD, POOL, TENANT
 from copilot_operator.domain.manifest import Manifest, owner_reference
-from copilot_operator.domain.naming import server_of
+from copilot_operator.domain.naming import TENANT_LABEL, server_of, slug
 from copilot_operator.domain.seats import as_tenant, homes, seat_name
-from copilot_operator.domain.snapshot import PoolView
-from tests.support.snapshots import NAMESPACE, TOKEN, a_pool_object, a_snapshot, a_tenant, pool_spec
+from copilot_operator.domain.snapshot import PoolView, ServerState
+from tests.support.snapshots import NAMESPACE, NOW, TOKEN, a_pool_object, a_snapshot, a_tenant, pool_spec
 
 SHARED = {"isolation": "Shared", "shared": {"replicas": 2}, "gateway": {"enabled": True}}
 
@@ -72,6 +73,60 @@ def test_a_seat_that_is_wanted_runs_beside_the_others() -> None:
     subject.wanted = {server_of("saas/2")}
     assert subject.members.decide(NAMESPACE, "saas") == {"saas/2"}
     assert subject.members.surplus(NAMESPACE, "saas")
+
+
+def test_where_the_operator_decides_the_number_lives_in_status_and_a_request_makes_the_first_seat() -> None:
+    fields = {
+        "isolation": "Shared", "shared": {"autoscaling": {"minReplicas": 0, "maxReplicas": 4, "freeSessions": 0}},
+        "gateway": {"enabled": True}, "sessions.maxConcurrent": 10,
+    }  # fmt: skip
+    subject, held = Subject(fields), 0
+    subject.members.held = lambda namespace, pool: held
+    found = subject.members.scale(NAMESPACE, "saas", pool_spec(fields), NOW)
+    assert found
+    assert (found.scale.replicas, subject.members.names(NAMESPACE, "saas")) == (0, [])
+    held = 11
+    found = subject.members.scale(NAMESPACE, "saas", pool_spec(fields), NOW)
+    assert found
+    assert subject.members.decide(NAMESPACE, "saas") == {"saas/0", "saas/1"}
+    stored = a_pool_object(fields=fields, status={"autoscaling": found.scale.document}, resourceVersion="8")
+    restarted = Members(subject.cache, lambda *_: None, lambda *_: False, lambda *_: None)
+    subject.cache.put(POOL, stored, 0.0)
+    assert restarted.decide(NAMESPACE, "saas") == {"saas/0", "saas/1"}, "what status tells goes on"
+    fixed = pool_spec(SHARED)
+    subject.pool(SHARED, version=9)
+    assert subject.members.scale(NAMESPACE, "saas", fixed, NOW) is None
+    assert subject.members.names(NAMESPACE, "saas") == ["saas/0", "saas/1"], "people decide again"
+
+
+def test_sessions_that_need_room_are_told_once_each_ready_server_has_been_counted() -> None:
+    subject, states = Subject(SHARED | {"sessions.maxConcurrent": 50}), dict[str, ServerState]()
+    members = subject.members
+    members.state = lambda _, server: states.get(server)
+    members.held = lambda namespace, pool: 3
+    assert members.sessions(NAMESPACE, "saas") == {"loaded": 0, "waiting": 0, "held": 3}
+    assert members.slots(NAMESPACE, "saas") == 50
+    for ordinal in (0, 1):
+        live = subject.has(ordinal)
+        live["metadata"]["resourceVersion"] = "20"
+        subject.cache.put(DEPLOYMENT, live | {"status": {"readyReplicas": 1 - ordinal}}, 0.0)
+        subject.cache.put(POD, a_seats_pod(ordinal), 0.0)
+    assert members.sessions(NAMESPACE, "saas") is None, "a ready server has not been counted"
+    states[server_of("saas/0")] = ServerState("1", NOW, True, loaded=7, busy=1, wait_for_room=2)
+    assert members.sessions(NAMESPACE, "saas") == {"loaded": 7, "waiting": 2, "held": 3}, "one that starts holds none"
+    dedicated = Subject({"sessions.maxConcurrent": 50}).members
+    assert (dedicated.sessions(NAMESPACE, "saas"), dedicated.slots(NAMESPACE, "saas")) == (None, None)
+    told = {sample.name: sample for each in pool_figures(members, [(NAMESPACE, "saas")]) for sample in each.samples}
+    assert told["copilot_operator_pool_session_slots"].value == 50
+    assert told["copilot_operator_pool_sessions"].labels == {
+        "pool_namespace": NAMESPACE, "pool": "saas", "state": "waiting",
+    }  # fmt: skip
+
+
+def a_seats_pod(ordinal: int) -> Manifest:
+    labels = {"copilot-operator.io/pool": "saas", TENANT_LABEL: slug(f"saas/{ordinal}")}
+    name = f"{server_of(f'saas/{ordinal}')}-1"
+    return {"metadata": {"name": name, "namespace": NAMESPACE, "uid": name, "resourceVersion": "1", "labels": labels}}
 
 
 def test_what_belongs_to_a_seat_leads_to_it_and_what_belongs_to_the_pool_to_the_pool() -> None:

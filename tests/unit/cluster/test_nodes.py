@@ -11,6 +11,7 @@ from copilot_operator.app import Router
 from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.credentials import Credentials
 from copilot_operator.cluster.errors import Absent, Forbidden
 from copilot_operator.cluster.execute import Executor
 from copilot_operator.cluster.members import Members
@@ -22,7 +23,7 @@ from copilot_operator.cluster.storage import StorageClasses
 from copilot_operator.cluster.tenants import Tenants
 from copilot_operator.domain.kinds import NODE, POD, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest
-from copilot_operator.domain.snapshot import Reading, TenantSnapshot
+from copilot_operator.domain.snapshot import Reading, ServerState, TenantSnapshot
 from copilot_operator.domain.steps import Label
 from copilot_operator.engine.queue import WorkQueue
 from tests.support.snapshots import NAMESPACE, SETTINGS, a_tenant
@@ -168,13 +169,20 @@ def test_what_may_not_be_read_is_not_watched() -> None:
 # ---- the snapshot, and the label
 
 
-async def gathered(cache: Cache, **given: Any) -> TenantSnapshot:
+async def gathered(cache: Cache, state: ServerState | None = None, **given: Any) -> TenantSnapshot:
     cache.put(TENANT, a_tenant(), 0.0)
     nothing: Any = None
     rollouts = Rollouts(lambda *_: [], nothing, nothing, lambda: 0.0)
-    pools = Pools(nothing, cache, SETTINGS, rollouts, Members(cache, nothing, nothing, nothing))
+    pools = Pools(
+        nothing,
+        cache,
+        SETTINGS,
+        rollouts,
+        Members(cache, nothing, lambda *_: False, nothing),
+        Credentials(nothing, cache),
+    )
     tenants = Tenants(
-        nothing, cache, SETTINGS, StorageClasses(nothing), lambda *_: (Reading(), None, None), pools, **given
+        nothing, cache, SETTINGS, StorageClasses(nothing), lambda *_: (Reading(), state, None), pools, nothing, **given
     )
     snapshot = await tenants.snapshot(NAMESPACE, "alice")
     assert snapshot

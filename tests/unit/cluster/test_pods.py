@@ -1,6 +1,7 @@
 """A pod as decisions need it, out of what kubelet says."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ def trouble(reason: str, message: str) -> Pod:
 
 READY = {"type": "Ready", "status": "True"}
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}
+SCHEDULED = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"}
+UNPREPARED = {"type": "PodReadyToStartContainers", "status": "False"}
 OUT_OF_MEMORY = "Container copilot ran out of memory and is started again; its limit may be too low"
 KILLED = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
 LOGS = "see: kubectl logs -c copilot --previous"
@@ -55,6 +58,12 @@ TABLE: dict[str, tuple[Manifest, Pod]] = {
     "creating": (waiting("ContainerCreating"), PLAIN),
     "initializing": (waiting("PodInitializing"), PLAIN),
     "no node": (a_live_pod({"conditions": [UNSCHEDULABLE]}), Pod("copilot-alice-1", "1", unschedulable="0/1")),
+    "its node can't attach its volume": (
+        a_live_pod({"conditions": [SCHEDULED, UNPREPARED]}),
+        replace(PLAIN, unprepared_since=datetime(2026, 3, 1, 12, tzinfo=UTC)),
+    ),
+    "prepared": (a_live_pod({"conditions": [SCHEDULED, UNPREPARED | {"status": "True"}]}), PLAIN),
+    "an older kubelet does not tell": (a_live_pod({"conditions": [SCHEDULED]}), PLAIN),
     "a pod whose volume is being made is not unschedulable": (
         a_live_pod({"conditions": [UNSCHEDULABLE | {"message": "pod has unbound immediate PersistentVolumeClaims."}]}),
         Pod("copilot-alice-1", "1"),

@@ -9,6 +9,7 @@ from copilot_operator.app import Router
 from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
+from copilot_operator.cluster.credentials import Credentials
 from copilot_operator.cluster.execute import Executor
 from copilot_operator.cluster.members import Members
 from copilot_operator.cluster.pools import Pools
@@ -39,8 +40,15 @@ class Gathered:
         self.cache = Cache()
         nothing: Any = lambda *_: None  # noqa: E731
         self.rollouts = Rollouts(lambda *_: [ALICE], nothing, nothing, lambda: 0.0)
-        pools = Pools(nothing, self.cache, SETTINGS, self.rollouts, Members(self.cache, nothing, nothing, nothing))
-        self.tenants = Tenants(nothing, self.cache, SETTINGS, StorageClasses(nothing), nothing, pools)
+        pools = Pools(
+            nothing,
+            self.cache,
+            SETTINGS,
+            self.rollouts,
+            Members(self.cache, nothing, nothing, nothing),
+            Credentials(nothing, self.cache),
+        )
+        self.tenants = Tenants(nothing, self.cache, SETTINGS, StorageClasses(nothing), nothing, pools, nothing)
         self.cache.put(POOL, NEW_POOL | {"status": status}, 0.0)
         self.cache.put(TENANT, a_tenant(fields={"suspended": suspended}), 0.0)
         for manifest in (OLD, a_revision(NEW_POOL, number=2, proven=proven)):
@@ -142,7 +150,7 @@ class Seen:
     def __init__(self, snapshot: PoolSnapshot) -> None:
         self.found = snapshot
         nothing: Any = lambda *_: None  # noqa: E731
-        self.members = Members(Cache(), nothing, nothing, nothing)
+        self.members, self.scale = Members(Cache(), nothing, nothing, nothing), nothing
 
     async def snapshot(self, namespace: str, name: str) -> PoolSnapshot:
         return self.found

@@ -142,7 +142,10 @@ AGENT: Manifest = {
     "args": ["agent"],
     "restartPolicy": "Always",
     "env": [SERVER_TOKEN, {"name": "COPILOT_AGENT_DRAIN_DEADLINE_S", "value": "540"}],
-    "ports": [{"name": "agent", "containerPort": 4322, "protocol": "TCP"}],
+    "ports": [
+        {"name": "agent", "containerPort": 4322, "protocol": "TCP"},
+        {"name": "metrics", "containerPort": 4323, "protocol": "TCP"},
+    ],
     "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
     "securityContext": LOCKED_DOWN | {"runAsUser": 10002},
     "startupProbe": {
@@ -260,10 +263,40 @@ def cli_of(snapshot: TenantSnapshot) -> Manifest:
     return found
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"gateway.enabled": False}, {}),
+        ({"gateway.enabled": True}, {"PERSISTENCE": "Persistent", "CODE_LENGTH": "0"}),
+        (
+            {"gateway.enabled": True, "isolation": "Shared", "shared.replicas": 1, "sessions.persistence": "Ephemeral"},
+            {"PERSISTENCE": "Ephemeral", "CODE_LENGTH": "16"},
+        ),
+    ],
+)
+def test_an_agent_behind_a_gateway_knows_which_sessions_are_ephemeral(
+    fields: dict[str, Any], told: dict[str, str]
+) -> None:
+    agent = deployment(a_snapshot(pool=a_pool(fields)))["spec"]["template"]["spec"]["initContainers"][0]
+    known = {each["name"].removeprefix("COPILOT_AGENT_"): each.get("value") for each in agent["env"]}
+    assert {name: known.get(name) for name in ("PERSISTENCE", "CODE_LENGTH") if name in known} == told
+
+
 def test_without_a_credential_the_server_logs_nobody_in() -> None:
     cli = cli_of(a_snapshot())
     assert cli["args"] == ["--log-level", "info", "--session-idle-timeout", "1800"]
     assert [variable["name"] for variable in cli["env"]] == ["COPILOT_CONNECTION_TOKEN", "HOME", "COPILOT_HOME"]
+
+
+def test_the_server_without_nodejs_is_chosen_and_its_agent_can_have_it_ended() -> None:
+    fields = {"server.runtime": "CopilotRuntime", "gateway.enabled": True, "sessions.maxConcurrent": 50}
+    pod = deployment(a_snapshot(pool=a_pool(fields)))["spec"]["template"]["spec"]
+    (agent,), (cli,) = pod["initContainers"], pod["containers"]
+    assert cli["args"][:4] == ["--runtime", "CopilotRuntime", "--log-level", "info"]
+    assert {"name": "COPILOT_AGENT_RUNTIME", "value": "CopilotRuntime"} in agent["env"]
+    logs = {"name": "logs", "mountPath": "/logs"}
+    assert logs in agent["volumeMounts"]
+    assert logs in cli["volumeMounts"]
 
 
 def test_flags_and_variables_of_the_user_come_along_and_ours_win() -> None:
@@ -296,6 +329,10 @@ def test_labels_and_annotations_of_the_pool_come_along_and_ours_win() -> None:
 CHANGES: list[tuple[TenantSnapshot, list[str]]] = [
     (a_snapshot(), []),
     (a_snapshot(pool=a_pool({"server.image": "cli:2"})), ["image"]),
+    (
+        a_snapshot(pool=a_pool({"server.runtime": "CopilotRuntime", "gateway": {}, "sessions.maxConcurrent": 9})),
+        ["runtime"],
+    ),
     (a_snapshot(pool=a_pool({"server.args": ["--model", "x"], "server.logLevel": "debug"})), ["args", "logLevel"]),
     (a_snapshot(pool=a_pool({"server.env": [{"name": "A", "value": "b"}]})), ["env"]),
     (a_snapshot(pool=a_pool({"sessions.idleTimeout": "1h"})), ["idleTimeout"]),
@@ -381,8 +418,23 @@ def test_the_network_policy() -> None:
                 {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
                 {
                     "to": [
-                        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}},
-                        {"ipBlock": {"cidr": "::/0"}},
+                        {
+                            "ipBlock": {
+                                "cidr": "0.0.0.0/0",
+                                "except": [
+                                    "169.254.0.0/16",
+                                    "100.100.100.200/32",
+                                    "168.63.129.16/32",
+                                    "192.0.0.192/32",
+                                ],
+                            }
+                        },
+                        {
+                            "ipBlock": {
+                                "cidr": "::/0",
+                                "except": ["fd00:ec2::254/128", "fd00:ec2::23/128", "fd20:ce::254/128"],
+                            }
+                        },
                     ]
                 },
             ],
@@ -399,6 +451,23 @@ def test_a_pools_own_peers_and_ranges_replace_the_defaults() -> None:
         {"namespaceSelector": {"matchLabels": {"team": "a"}}},
     ]
     assert spec["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"ipBlock": {"cidr": "2001:db8::/32"}}]
+
+
+@pytest.mark.parametrize("gateway", [False, True])
+def test_who_may_read_metrics_comes_to_no_other_port(gateway: bool) -> None:
+    peer = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    fields = {"networkPolicy": {"allowMetricsFrom": [peer]}, "gateway": {"enabled": gateway}}
+    ingress = network_policy(a_pool_snapshot(fields=fields))["spec"]["ingress"]
+    assert [rule for rule in ingress if peer in rule["from"]] == [
+        {"from": [peer], "ports": [{"protocol": "TCP", "port": 4323}]}
+    ]
+    assert [rule for rule in ingress if {"protocol": "TCP", "port": 4323} in rule["ports"]] == ingress[-1:]
+
+
+def test_nobody_reads_metrics_who_is_not_named() -> None:
+    ingress = network_policy(a_pool_snapshot())["spec"]["ingress"]
+    assert all(rule["from"] for rule in ingress), "a rule without peers lets everybody in"
+    assert {port["port"] for rule in ingress for port in rule["ports"]} == {4321, 4322}
 
 
 def test_without_any_range_servers_may_ask_dns_only() -> None:
@@ -429,3 +498,50 @@ def test_a_shard_of_tokens_is_written_under_the_version_it_was_read_at() -> None
     assert token_shard(a_pool_snapshot(), name, {"copilot-a": "x"}) == shard | {"metadata": head}
     known = a_pool_snapshot(versions={name: "42"})
     assert token_shard(known, name, {})["metadata"] == head | {"resourceVersion": "42"}
+
+
+# ---- servers that share a volume
+
+
+def a_seat(fields: dict[str, Any] | None = None) -> TenantSnapshot:
+    shared = {"isolation": "Shared", "shared": {"replicas": 2}, "gateway": {"enabled": True}}
+    storage = {"storage": {"mode": "Shared", "storageClassName": "shared"}}
+    return a_snapshot(
+        pool=a_pool(shared | storage | (fields or {})),
+        owner={"apiVersion": "copilot-operator.io/v1alpha1", "kind": "CopilotPool", "metadata": POOL_META},
+    )
+
+
+POOL_META = {"name": "saas", "uid": "uid-saas"}
+
+
+def test_all_servers_of_a_pool_ask_for_the_one_claim() -> None:
+    made = plain(claim(a_seat()))
+    assert made["metadata"] == {
+        "name": "copilotpool-saas-sessions",
+        "namespace": "apps",
+        "labels": POOL_LABELS,
+        "annotations": {"copilot-operator.io/pool-name": "saas"},
+        "ownerReferences": [POOL_OWNER],
+    }
+    assert made["spec"] == {
+        "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "10Gi"}},
+        "storageClassName": "shared",
+    }
+
+
+def test_only_sessions_lie_on_a_shared_volume_and_claims_are_the_agent_s() -> None:
+    spec = deployment(a_seat())["spec"]["template"]["spec"]
+    volumes = {each.pop("name"): each for each in spec["volumes"]}
+    assert volumes["data"] == {"emptyDir": {}}
+    assert volumes["sessions"] == {"persistentVolumeClaim": {"claimName": "copilotpool-saas-sessions"}}
+    (cli,), (agent,) = spec["containers"], spec["initContainers"]
+    of_cli = {each["mountPath"]: each.get("subPath") for each in cli["volumeMounts"] if each["name"] == "sessions"}
+    assert of_cli == {"/data/copilot/session-state": "session-state"}
+    of_agent = {each["mountPath"]: each for each in agent["volumeMounts"] if each["name"] == "sessions"}
+    assert of_agent["/sessions"]["readOnly"]
+    assert of_agent["/claims"]["subPath"] == "claims"
+    env = {each["name"]: each for each in agent["env"]}
+    assert env["COPILOT_AGENT_CLAIMS"]["value"] == "/claims"
+    assert env["COPILOT_AGENT_POD_UID"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.uid"}}

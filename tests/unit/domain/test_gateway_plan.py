@@ -23,7 +23,7 @@ from copilot_operator.domain.naming import gateway_of
 from copilot_operator.domain.plan import plan_tenant
 from copilot_operator.domain.pool_plan import PER_SHARD, plan_pool, sharded
 from copilot_operator.domain.pool_status import changes_course, pool_report
-from copilot_operator.domain.snapshot import Finding, GatewayView, Health, PoolSnapshot, Reading, TenantSnapshot
+from copilot_operator.domain.snapshot import Finding, GatewayView, Health, PoolSnapshot, Reading, Server, TenantSnapshot
 from copilot_operator.domain.status import tenant_report
 from copilot_operator.domain.steps import Apply, Delete, Label
 from copilot_operator.domain.tenant_tokens import CODE_LENGTH, code_of, fingerprint, token_of
@@ -92,8 +92,8 @@ def behind_a_gateway(**more: Any) -> TenantSnapshot:
 def test_its_secrets_come_first_and_its_pods_last() -> None:
     steps = plan_pool(a_gateways_pool())
     assert [(step.kind.kind, step.manifest["metadata"]["name"]) for step in steps if isinstance(step, Apply)] == [
-        ("Secret", "copilotpool-saas-tenant-key"),
         ("Secret", "copilotpool-saas-gateway-tenants-0"),
+        ("Secret", "copilotpool-saas-tenant-key"),
         ("Secret", "copilotpool-saas-gateway"),
         ("ServiceAccount", "copilotpool-saas-gateway"),
         ("Role", "copilotpool-saas-gateway"),
@@ -123,6 +123,16 @@ def test_each_of_its_objects_is_made_again(kind: Kind) -> None:
     assert (step.kind, step.manifest["metadata"]["name"], step.why) == (kind, gateway_of("saas"), "missing")
 
 
+def test_who_may_read_metrics_comes_to_the_admin_port_of_gateways() -> None:
+    peer = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
+    found = a_gateways_pool(fields={"networkPolicy": {"allowMetricsFrom": [peer]}})
+    ingress = gateway.network_policy(found)["spec"]["ingress"]
+    assert [rule for rule in ingress if peer in rule["from"]] == [
+        {"from": [peer], "ports": [{"protocol": "TCP", "port": gateway.ADMIN_PORT}]}
+    ]
+    assert all(rule["from"] for rule in gateway.network_policy(a_gateways_pool())["spec"]["ingress"])
+
+
 def test_a_policy_that_is_wanted_no_more_goes() -> None:
     there = as_planned(a_gateways_pool())
     live = there.gateway.objects[NETWORK_POLICY]
@@ -140,7 +150,7 @@ def test_it_may_read_its_secrets_and_no_others_and_write_nothing() -> None:
         "copilotpool-saas-gateway", "copilotpool-saas-server-tokens-0", "copilotpool-saas-gateway-tenants-0",
     ]  # fmt: skip
     assert "copilotpool-saas-tenant-key" not in secrets["resourceNames"]
-    assert {verb for rule in (secrets, pods) for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert {verb for rule in (secrets, pods) for verb in rule["verbs"]} == {"list", "watch"}
 
 
 def test_no_token_of_a_tenant_reaches_it() -> None:
@@ -153,7 +163,15 @@ def test_no_token_of_a_tenant_reaches_it() -> None:
 
 
 def test_its_settings_name_its_secrets_and_pods_and_are_what_a_gateway_reads() -> None:
-    found = values(gateway.settings(a_gateways_pool(fields={"sessions.policy": {"models": ["m"]}}), ("a",), ("b", "c")))
+    fields = {
+        "sessions.policy": {"models": ["m"]},
+        "sessions.maxConcurrent": 20,
+        "sessions.whenFull": "Reject",
+        "sessions.persistence": "Ephemeral",
+        "storage.mode": "Ephemeral",
+        "sessions.infinite": {"backgroundCompactionThreshold": "0.75"},
+    }
+    found = values(gateway.settings(a_gateways_pool(fields=fields), ("a",), ("b", "c")))
     assert json.loads(found["shards.json"]) == {"serverTokens": ["a"], "tenants": ["b", "c"]}
     assert json.loads(found["pods.json"]) == {
         "servers": "app.kubernetes.io/managed-by=copilot-operator,app.kubernetes.io/name=copilot,"
@@ -161,7 +179,15 @@ def test_its_settings_name_its_secrets_and_pods_and_are_what_a_gateway_reads() -
     }
     read = msgspec_json(found["pool.json"])
     assert (read.policy.models, read.policy.host_tools, read.idle.session_s) == (["m"], True, 1800.0)
+    assert (read.sessions.most, read.sessions.evict, read.sessions.ephemeral, read.forgets) == (20, False, True, True)
+    assert read.policy.infinite == {"backgroundCompactionThreshold": 0.75}
     assert (read.limits.connections, read.limits.requests_per_second, read.limits.burst) == (1000, 200, 400)
+
+
+def test_it_reaches_the_agents_of_its_servers() -> None:
+    policy = gateway.network_policy(a_gateways_pool())["spec"]
+    to_servers = next(rule for rule in policy["egress"] if "podSelector" in str(rule))
+    assert [port["port"] for port in to_servers["ports"]] == [4321, 4322]
 
 
 def msgspec_json(text: str) -> PoolFile:
@@ -172,6 +198,25 @@ def test_a_suspended_tenant_is_told_as_such() -> None:
     assert "suspended" not in json.loads(ENTRY)
     entry = json.loads(gateway_entry(a_tenant(fields={"suspended": True}), KEY, shared=False))
     assert entry == json.loads(ENTRY) | {"suspended": True}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [("False", "PodRefused", True), ("False", "Starting", False), ("True", "PodRefused", False)],
+)
+def test_what_keeps_a_server_from_starting_is_told_to_who_waits_for_it(status: str, reason: str, told: bool) -> None:
+    ready = {"type": "Ready", "status": status, "reason": reason, "message": "exceeded\n  quota" + 400 * "."}
+    tenant = a_tenant(status={"conditions": [ready]})
+    entry = json.loads(gateway_entry(tenant, KEY, shared=False))
+    assert entry.get("trouble", "").startswith("PodRefused: exceeded quota...") is told
+    assert len(entry.get("trouble", "")) <= 300
+    assert "trouble" not in json.loads(gateway_entry(tenant, KEY, shared=True)), "it has no server of its own"
+
+    shared = a_gateways_pool(fields={"isolation": "Shared", "shared": {"replicas": 1}})
+    server = Server(True, False, "cli:1", "copilot-saas-0", trouble=Finding(reason, "exceeded quota"))
+    pool = gateway.pool_file(replace(shared, servers=(server,)))
+    assert pool.get("trouble") == ("PodRefused: exceeded quota" if reason == "PodRefused" else None)
+    assert "trouble" not in gateway.pool_file(replace(shared, servers=(replace(server, running=False),)))
 
 
 def test_another_tenant_of_the_same_name_has_another_token_and_another_code() -> None:
@@ -305,3 +350,9 @@ def test_a_tenant_without_a_server_of_its_own_is_told_whether_it_can_connect(
     assert status
     ready = next(each for each in status["conditions"] if each["type"] == "Ready")
     assert (status["phase"], ready["reason"]) == (phase, reason)
+
+
+def test_a_gateway_may_ask_servers_and_the_agents_beside_them() -> None:
+    egress = gateway.network_policy(a_gateways_pool())["spec"]["egress"]
+    (to_servers,) = [each for each in egress if "podSelector" in str(each.get("to"))]
+    assert [each["port"] for each in to_servers["ports"]] == [4321, 4322]

@@ -27,6 +27,13 @@ SUSPENDED = a_tenant(fields={"suspended": True})
 READY, YOUNG, ENDING = a_pod(), a_pod(ready=False), a_pod(ready=False, terminating=True)
 UNREADY = a_pod(ready=False, started=True)
 ENDING_READY = a_pod(ready=True, terminating=True)
+FORGETS = a_pool({"gateway.enabled": True, "suspend.afterIdle": "30m", "storage.mode": "Ephemeral"})
+IDLES = a_pool({"gateway.enabled": True, "suspend.afterIdle": "30m"})
+RUNS_AN_HOUR = a_pool({"gateway.enabled": True, "suspend.afterIdle": "30m", "suspend.minRunning": "1h"})
+ON_SUNDAYS, ON_MONDAYS = (
+    a_pool({"gateway.enabled": True, "suspend.afterIdle": "30m", "suspend.runningHours": [hours]})
+    for hours in ({"start": f"0 8 * * {day}", "end": f"0 18 * * {day}"} for day in ("SUN", "MON"))
+)
 NEW_IMAGE = a_pool({"server.image": "cli:2"})
 
 
@@ -86,6 +93,11 @@ def notes(cause: str, since: datetime = NOW, timeout: timedelta = timedelta(minu
     }
 
 
+def stopped_as(cause: str, **more: Any) -> Manifest:
+    """A stopped server's Deployment that remembers why."""
+    return edited(ANNOTATIONS, live(**more)["metadata"]["annotations"] | notes(cause), replicas=0, **more)
+
+
 def replaced(*minutes_ago: int, pod: str = "other-po") -> dict[str, str]:
     """The note of earlier replacements."""
     line = " ".join(f"{(NOW - timedelta(minutes=each)).isoformat()}/{pod}" for each in minutes_ago)
@@ -104,6 +116,15 @@ def agent_says(**more: Any) -> dict[str, Any]:
 IMAGE_FIELD = "spec/template/spec/containers/0/image"
 ANNOTATIONS = "metadata/annotations"
 PREFIX = "copilot-operator.io"
+UNUSED = live(a_snapshot(pool=IDLES))
+RESTING = edited(
+    ANNOTATIONS,
+    UNUSED["metadata"]["annotations"] | notes("Idle", NOW - timedelta(minutes=1)),
+    replicas=0,
+    snapshot=a_snapshot(pool=IDLES),
+)
+FORGETFUL = live(a_snapshot(pool=FORGETS))
+STOPPED_AS_IDLE = stopped_as("Idle", snapshot=a_snapshot(pool=IDLES))
 SILENT = {"reading": Reading(Health.UNHEALTHY, "gone")}
 LATE = {"type": "Progressing", "reason": "ProgressDeadlineExceeded"}
 STUCK = {"replicas": 2, "updatedReplicas": 1, "conditions": [LATE]}
@@ -119,6 +140,173 @@ CASES = {
     ),
     "a new suspended tenant without its Secret": Case(
         Stage.STOPPED, "spec.suspended is true", "apply 0", tenant=SUSPENDED, credential=NO_SECRET
+    ),
+    # nobody uses it
+    "an unused server is drained": Case(
+        Stage.DRAINING,
+        "suspend.afterIdle: nobody has used it for 30m",
+        "drain",
+        UNUSED,
+        (READY,),
+        pool=IDLES,
+        more=agent_says(quiet_s=1801.0),
+        noted=notes("Idle"),
+    ),
+    "one that nobody ever used is, too": Case(
+        Stage.DRAINING,
+        "suspend.afterIdle",
+        "drain",
+        UNUSED,
+        (READY,),
+        pool=IDLES,
+        more=agent_says(age_s=1801.0),
+    ),
+    "one that would forget what it stores goes on": Case(
+        Stage.SERVING,
+        "",
+        "",
+        FORGETFUL,
+        (READY,),
+        pool=FORGETS,
+        more=agent_says(quiet_s=1801.0, stored=1),
+    ),
+    "one that might, too": Case(
+        Stage.SERVING,
+        "",
+        "",
+        FORGETFUL,
+        (READY,),
+        pool=FORGETS,
+        more=agent_says(quiet_s=1801.0, stored=None),
+    ),
+    "one that stores nothing is drained": Case(
+        Stage.DRAINING,
+        "suspend.afterIdle",
+        "drain",
+        FORGETFUL,
+        (READY,),
+        pool=FORGETS,
+        more=agent_says(quiet_s=1801.0, stored=0),
+        noted=notes("Idle"),
+    ),
+    "one that was used a while ago goes on": Case(
+        Stage.SERVING,
+        "",
+        "",
+        UNUSED,
+        (READY,),
+        pool=IDLES,
+        more=agent_says(quiet_s=1799.0, age_s=9999.0),
+    ),
+    "one that works goes on however quiet it is": Case(
+        Stage.SERVING,
+        "",
+        "",
+        UNUSED,
+        (READY,),
+        pool=IDLES,
+        more=agent_says(quiet_s=9999.0, busy=1),
+    ),
+    "one whose sessions could not be counted goes on": Case(
+        Stage.SERVING,
+        "",
+        "",
+        UNUSED,
+        (READY,),
+        pool=IDLES,
+        more=agent_says(quiet_s=9999.0, busy=None),
+    ),
+    "one that gateways want goes on": Case(
+        Stage.SERVING,
+        "",
+        "",
+        UNUSED,
+        (READY,),
+        pool=IDLES,
+        more=agent_says(quiet_s=9999.0) | {"demanded": True},
+    ),
+    "one that was started a while ago goes on for as long as it shall": Case(
+        Stage.SERVING, "", "", UNUSED, (READY,), pool=RUNS_AN_HOUR, more=agent_says(quiet_s=1900.0, age_s=3600.0)
+    ),
+    "and no longer": Case(
+        Stage.DRAINING,
+        "suspend.afterIdle",
+        "drain",
+        UNUSED,
+        (READY,),
+        pool=RUNS_AN_HOUR,
+        more=agent_says(quiet_s=1900.0, age_s=3601.0),
+        noted=notes("Idle"),
+    ),
+    "an unused one goes on in its running hours": Case(
+        Stage.SERVING, "", "", UNUSED, (READY,), pool=ON_SUNDAYS, more=agent_says(quiet_s=9999.0)
+    ),
+    "one that rests starts when its running hours begin": Case(
+        Stage.STARTING, "starts", "apply 1", RESTING, pool=ON_SUNDAYS
+    ),
+    "one that rests goes on resting at other times": Case(
+        Stage.STOPPED,
+        "it was idle",
+        "",
+        RESTING,
+        pool=ON_MONDAYS,
+        noted=notes("Idle", NOW - timedelta(minutes=1)),
+    ),
+    "one that people suspended stays down in its running hours, and whoever wants it": Case(
+        Stage.STOPPED,
+        "spec.suspended is true",
+        "",
+        RESTING,
+        pool=ON_SUNDAYS,
+        tenant=SUSPENDED,
+        more={"demanded": True},
+    ),
+    "one of a pool that does not ask for it goes on": Case(
+        Stage.SERVING, "", "", live(), (READY,), more=agent_says(quiet_s=9999.0)
+    ),
+    "an unused server that is drained stops": Case(
+        Stage.STOPPING,
+        "suspend.afterIdle",
+        "stop",
+        noting("Idle"),
+        (READY,),
+        pool=IDLES,
+        more=agent_says(quiet_s=1900.0) | said(DrainPhase.DONE),
+        noted=notes("Idle", NOW - timedelta(minutes=1)),
+    ),
+    "one that is wanted while it drains serves again": Case(
+        Stage.SERVING,
+        "the cause of its drain is gone",
+        "cancel",
+        noting("Idle"),
+        (READY,),
+        pool=IDLES,
+        more=agent_says(quiet_s=1900.0) | {"demanded": True},
+        noted={},
+    ),
+    "one that was stopped as unused stays so": Case(
+        Stage.STOPPED,
+        "it was idle",
+        "",
+        STOPPED_AS_IDLE,
+        pool=IDLES,
+        noted=notes("Idle"),
+    ),
+    "it starts when it is wanted": Case(
+        Stage.STARTING, "starts", "apply 1", stopped_as("Idle"), pool=IDLES, more={"demanded": True}, noted={}
+    ),
+    "it waits while as many start as may": Case(
+        Stage.STOPPED,
+        "it waits until fewer",
+        "",
+        STOPPED_AS_IDLE,
+        pool=IDLES,
+        more={"demanded": True, "waits_behind": 7},
+        noted=notes("Idle"),
+    ),
+    "and when its pool asks for it no more": Case(Stage.STARTING, "starts", "apply 1", stopped_as("Idle"), noted={}),
+    "one that was stopped for anything else starts again": Case(
+        Stage.STARTING, "starts", "apply 1", stopped_as("Update"), pool=IDLES, noted={}
     ),
     # it runs
     "a settled server is left alone": Case(Stage.SERVING, "", "", live(), (READY,)),

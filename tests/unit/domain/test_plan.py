@@ -57,6 +57,25 @@ def test_a_new_tenant_gets_its_children_the_deployment_last() -> None:
     assert plan.move.stage == Stage.STARTING
 
 
+FORGETS = a_pool({"storage.mode": "Ephemeral", "storage.size": "2Gi"})
+
+
+def test_a_server_with_ephemeral_storage_has_no_claim_and_space_of_its_node() -> None:
+    plan = plan_tenant(a_snapshot(pool=FORGETS))
+    assert lines(plan.steps) == ["Service Apply: missing", "Secret Apply: missing", "Deployment Apply: first start"]
+    apply = plan.steps[-1]
+    assert isinstance(apply, Apply)
+    template = apply.manifest["spec"]["template"]
+    assert template["spec"]["volumes"][0] == {"name": "data", "emptyDir": {"sizeLimit": "2Gi"}}
+    local = template["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"]
+    assert local == "data,logs,tmp"
+
+
+def test_a_tenant_cannot_keep_a_volume_that_is_none() -> None:
+    plan = plan_tenant(a_snapshot(tenant=a_tenant(fields={"deletionPolicy": "Retain"}), pool=FORGETS))
+    assert plan.steps == ()
+
+
 def test_a_settled_tenant_needs_nothing() -> None:
     assert plan_tenant(settled(a_snapshot())) == TenantPlan((), Move(Stage.SERVING))
 

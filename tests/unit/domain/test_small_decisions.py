@@ -13,7 +13,7 @@ from copilot_operator.domain.manifest import Manifest, digest
 from copilot_operator.domain.ownership import obstacle
 from copilot_operator.domain.secrets import EMPTY, as_observed
 from copilot_operator.domain.snapshot import Credential, Finding, Health, Reading
-from tests.support.snapshots import a_snapshot, a_tenant
+from tests.support.snapshots import a_pool, a_snapshot, a_tenant
 
 # ---- credentials
 
@@ -161,6 +161,16 @@ def test_only_the_controllers_uid_and_retention_make_a_child_ours(kind: Kind, li
 def test_a_tenants_resources_must_go_with_its_pools(resources: Manifest, message: str | None) -> None:
     found = misfit(a_snapshot(tenant=a_tenant(fields={"server.resources": resources})))
     assert found == (Finding("InvalidSpec", message) if message else None)
+
+
+def test_an_app_is_refused_where_servers_read_no_apps_token() -> None:
+    app = {"appId": 12, "installationId": 3456, "privateKeySecretRef": {"name": "app", "key": "pem"}}
+    runs = {"server.runtime": "CopilotRuntime", "gateway": {}, "sessions.maxConcurrent": 20}
+    tenant = a_tenant(fields={"auth": {"gitHub": {"app": app}}})
+    assert misfit(a_snapshot(tenant=tenant, pool=a_pool({"gateway": {}}))) is None
+    found = misfit(a_snapshot(tenant=tenant, pool=a_pool(runs)))
+    assert found is not None
+    assert "spec.auth.gitHub.app: write tokenSecretRef instead" in found.message
 
 
 # ---- health

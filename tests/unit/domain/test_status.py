@@ -16,6 +16,7 @@ from copilot_operator.domain.plan import plan_tenant
 from copilot_operator.domain.secrets import as_observed
 from copilot_operator.domain.snapshot import (
     Children,
+    Deletion,
     DrainPhase,
     DrainReading,
     Finding,
@@ -100,6 +101,22 @@ def test_the_whole_status_of_a_tenant_whose_server_answers() -> None:
         },
         event=Event("Normal", "ServerReady", "The server answers"),
     )
+
+
+def test_without_a_volume_storage_is_ready_and_said_to_be_forgotten() -> None:
+    status = report(running(a_snapshot(pool=a_pool({"storage.mode": "Ephemeral"})))).status
+    assert status
+    told = next(each for each in status["conditions"] if each["type"] == "StorageReady")
+    message = "There is no volume: the server forgets its sessions when its pod ends"
+    assert told == row("StorageReady", "True", "Ephemeral", message)
+
+
+def test_a_volume_that_is_none_cannot_be_retained() -> None:
+    tenant = a_tenant(fields={"deletionPolicy": "Retain"})
+    status = report(a_snapshot(tenant=tenant, pool=a_pool({"storage.mode": "Ephemeral"}))).status
+    assert status
+    ready = next(each for each in status["conditions"] if each["type"] == "Ready")
+    assert (ready["reason"], ready["message"][:36]) == ("InvalidSpec", "spec.deletionPolicy: leave it out, s")
 
 
 def stuck(reason: str, **more: Any) -> TenantSnapshot:
@@ -209,6 +226,11 @@ CHAIN: dict[str, tuple[TenantSnapshot, str, str]] = {
     "an image that can't be pulled": (stuck("ImagePullFailed"), "ImagePullFailed", "Failed"),
     "a pod that nobody may make": (refusing_pods(), "PodRefused", "Failed"),
     "a pod that no node takes": (starting_for(15, unschedulable="no room"), "Unschedulable", "Failed"),
+    "a pod whose volume can't be attached": (
+        starting_for(31, unprepared_since=NOW),
+        "PodNotPrepared",
+        "Starting",
+    ),
     "a server that is silent": (running(reading=SILENT), "ServerSilent", "Failed"),
 }
 
@@ -222,6 +244,10 @@ def test_the_first_cause_is_told(snapshot: TenantSnapshot, reason: str, phase: s
 
 def test_a_pod_that_waits_for_its_volume_is_not_in_trouble_yet() -> None:
     assert report(starting_for(14, unschedulable="no room")).status is None
+
+
+def test_a_volume_has_half_a_minute_to_be_attached() -> None:
+    assert report(starting_for(30, unprepared_since=NOW)).status is None
 
 
 # ---- misfortunes
@@ -328,6 +354,137 @@ def test_a_claim_that_was_deleted_under_a_running_server_is_a_warning() -> None:
     found = report(replace(snapshot, children=replace(snapshot.children, claim=ending)))
     assert condition(found.status, "StorageReady") == ("False", "VolumeBeingDeleted")
     assert condition(found.status) == ("True", "ServerReady")
+
+
+# ---- volumes, and sessions that expire
+
+SIZES = (("a-1", 3 << 30), ("b-2", 1 << 20), ("c-3", 27_000))
+
+
+def with_state(snapshot: TenantSnapshot, **more: Any) -> TenantSnapshot:
+    return replace(snapshot, state=ServerState("uid-pod", NOW, True, **more))
+
+
+def storage_message(status: Manifest | None) -> str:
+    assert status
+    return str(next(each["message"] for each in status["conditions"] if each["type"] == "StorageReady"))
+
+
+def test_a_volume_that_gets_full_is_told_with_its_largest_sessions_and_is_still_ready() -> None:
+    well = later(running(), report(running()).status)
+    assert report(with_state(well, disk_percent=84.9)).status is None
+    found = report(with_state(well, disk_percent=85.0, largest=SIZES))
+    assert (condition(found.status, "StorageReady"), condition(found.status)) == (
+        ("True", "VolumeAlmostFull"),
+        ("True", "ServerReady"),
+    )
+    assert storage_message(found.status) == (
+        "The volume is 85 % full or more (storage.highWaterMarkPercent is 85): let it grow (storage.size), have old "
+        "sessions deleted (sessions.ttl), or delete some. "
+        "The largest sessions: a-1 (3 GiB), b-2 (1 MiB), c-3 (26.4 KiB)"
+    )
+    assert found.event == Event("Warning", "VolumeAlmostFull", storage_message(found.status))
+
+
+def test_a_full_volume_is_told_once_for_each_step_and_is_well_again_only_well_below_the_mark() -> None:
+    well = later(running(), report(running()).status)
+    full = later(well, report(with_state(well, disk_percent=86.0, largest=SIZES)).status)
+    for percent in (85.0, 89.9):
+        assert report(with_state(full, disk_percent=percent, largest=SIZES)).status is None
+    higher = report(with_state(full, disk_percent=95.0, largest=SIZES))
+    assert storage_message(higher.status).startswith("The volume is 95 % full or more")
+    assert higher.event is None
+    lower = report(with_state(full, disk_percent=80.0, largest=SIZES))
+    assert storage_message(lower.status).startswith("The volume is 80 % full or more")
+    for unknown in (replace(full, state=None), with_state(full)):
+        assert report(unknown).status is None
+    gone = report(with_state(full, disk_percent=79.9))
+    assert condition(gone.status, "StorageReady") == ("True", "Bound")
+    assert gone.event == Event("Normal", "Bound", "The volume is bound")
+
+
+def test_a_full_volume_is_told_to_be_and_what_still_works() -> None:
+    found = report(with_state(running(), disk_percent=99.2))
+    assert storage_message(found.status).startswith(
+        "The volume is full: messages and new sessions fail until there is room; deleting sessions works."
+    )
+
+
+def test_broken_sessions_are_told_of_and_stay_told_while_nobody_can_be_asked() -> None:
+    well = later(running(), report(running()).status)
+    broken = with_state(well, quarantined=7, quarantined_names=("a.20260301T110000Z", "b.20260301T100000Z"))
+    found = report(broken)
+    assert condition(found.status, "StorageReady") == ("True", "SessionsQuarantined")
+    assert storage_message(found.status) == (
+        "7 broken sessions, or parts of them, are in quarantine (/data/copilot/quarantine of the server), and stay "
+        "there until somebody deletes them, or mends them and puts them back: a.20260301T110000Z, b.20260301T100000Z"
+    )
+    assert found.event == Event("Warning", "SessionsQuarantined", storage_message(found.status))
+    assert report(later(replace(broken, state=None), found.status)).status is None
+    assert condition(report(later(with_state(well), found.status)).status, "StorageReady") == ("True", "Bound")
+    full = with_state(well, quarantined=7, disk_percent=90.0)
+    assert condition(report(full).status, "StorageReady") == ("True", "VolumeAlmostFull")
+
+
+def test_a_volume_that_does_not_grow_is_told_of_and_its_server_runs_on() -> None:
+    pool = a_pool({"storage.size": "20Gi"})
+    before = running()
+    smaller = replace(before, pool=pool, storage=Storage(grows=False))
+    found = report(smaller)
+    assert (condition(found.status, "StorageReady"), condition(found.status)) == (
+        ("True", "VolumeDoesNotGrow"),
+        ("True", "ServerReady"),
+    )
+    assert storage_message(found.status) == (
+        "storage.size is 20Gi, and the volume stays at 10Gi: StorageClass '' has no allowVolumeExpansion: true. Set "
+        "that, if its provisioner can, or go back to the former size"
+    )
+    assert claim(smaller)["spec"]["resources"]["requests"]["storage"] == "10Gi"
+    assert claim(replace(smaller, storage=Storage()))["spec"]["resources"]["requests"]["storage"] == "20Gi"
+
+
+def test_the_mark_is_the_pools_own() -> None:
+    found = running(a_snapshot(pool=a_pool({"storage.highWaterMarkPercent": 50})))
+    assert condition(report(with_state(found, disk_percent=51.0)).status, "StorageReady")[1] == "VolumeAlmostFull"
+
+
+def test_a_deletion_is_told_once_by_an_event_of_its_own_beside_another_transition() -> None:
+    first = with_state(running(), deletion=Deletion("2026-03-01T11:00:00Z", 12, 5 << 20))
+    found = report(first)
+    assert found.status
+    assert found.status["expiredSessions"] == {"lastDeletionTime": "2026-03-01T11:00:00Z", "lastDeleted": 12}
+    assert found.event
+    assert found.event.reason == "ServerReady"
+    message = "12 sessions deleted that nobody had used for the pool's sessions.ttl; 5 MiB freed"
+    assert found.deletion == Event("Normal", "ExpiredSessionsDeleted", message)
+    again = report(later(first, found.status))
+    assert (again.status, again.deletion) == (None, None)
+    for quiet in (replace(first, state=None), with_state(first)):  # another agent, or none
+        again = report(later(quiet, found.status))
+        assert (again.status, again.deletion) == (None, None)
+    more = report(later(with_state(first, deletion=Deletion("2026-03-01T12:00:00Z", 1, 9)), found.status))
+    assert more.deletion
+    assert more.status
+    assert more.status["expiredSessions"]["lastDeleted"] == 1
+
+
+def test_what_a_seat_has_deleted_before_the_operator_started_is_not_told_again() -> None:
+    seat = with_state(replace(running(), owner={}), deletion=Deletion("2026-03-01T11:00:00Z", 12, 5 << 20))
+    first = report(seat)
+    assert (first.status is not None, first.deletion) == (True, None)
+    next_one = report(later(with_state(seat, deletion=Deletion("2026-03-01T12:00:00Z", 1, 9)), first.status))
+    assert next_one.deletion
+
+
+def test_what_a_dry_run_keeps_is_counted_until_it_is_none() -> None:
+    dry = running(a_snapshot(pool=a_pool({"sessions.ttl": "168h", "sessions.ttlAction": "DryRun"})))
+    found = report(with_state(dry, expired_kept=7))
+    assert found.status
+    assert (found.status["expiredSessions"], found.deletion) == ({"kept": 7}, None)
+    assert report(later(with_state(dry), found.status)).status is None, "its agent has just started"
+    ended = report(later(with_state(running()), found.status))
+    assert ended.status
+    assert "expiredSessions" not in ended.status
 
 
 # ---- quiet
@@ -473,3 +630,36 @@ def test_a_lost_credential_of_a_running_server_is_told_beside_ready_with_an_even
     assert condition(lost.status) == ("True", "ServerReady")
     assert condition(lost.status, "CredentialsReady") == ("False", "SecretNotFound")
     assert lost.event == Event("Warning", "SecretNotFound", "Secret github does not exist")
+
+
+def test_one_that_waits_to_be_woken_says_so_once_and_not_at_each_step_of_the_queue() -> None:
+    live = deployment(a_snapshot()) | {"status": {"observedGeneration": 1}}
+    live["spec"]["replicas"] = 0
+    live["metadata"] |= {
+        "generation": 1,
+        "annotations": live["metadata"]["annotations"] | Intent(Why.IDLE, NOW, NOW).annotations(),
+    }
+    idles = a_pool({"gateway.enabled": True, "suspend.afterIdle": "30m"})
+    snapshot = a_snapshot(
+        pool=idles, children=Children(deployment=live), demanded=True, waits_behind=12, tenant_token="t"
+    )
+    told = tenant_report(snapshot, plan_tenant(snapshot))
+    assert told.status
+    assert told.status["phase"] == "Starting"
+    assert condition(told.status) == ("False", "WaitsToStart")
+    assert condition(told.status, "Needed") == ("True", "Wanted")
+    ready = next(each for each in told.status["conditions"] if each["type"] == "Ready")
+    assert "12 waited before it when it came" in ready["message"]
+    assert told.event
+    assert told.event.type == "Normal"
+
+
+def test_why_a_server_runs_is_told_only_where_it_would_stop_when_idle() -> None:
+    idles = a_pool({"gateway.enabled": True, "suspend.afterIdle": "30m"})
+    told = report(running(a_snapshot(pool=idles, tenant_token="t"))).status
+    assert condition(told, "Needed") == ("True", "InUse")
+    plain = report(running()).status
+    assert plain
+    assert all(each["type"] != "Needed" for each in plain["conditions"])
+    down = report(running(a_snapshot(pool=idles, tenant=SUSPENDED, tenant_token="t"))).status
+    assert condition(down, "Needed") == ("False", "Suspended")

@@ -31,7 +31,8 @@ def a_pod(name: str = f"{SERVER}-6f-1", *, ip: str = "10.0.0.1", runs: bool = Tr
         "ownerReferences": [{"kind": more.get("owner", "ReplicaSet"), "name": f"{SERVER}-6f"}],
     }
     metadata |= {"deletionTimestamp": "now"} if more.get("ends") else {}
-    container = {"name": "copilot", "started": runs, "state": {"running": {}} if runs else {"waiting": {}}}
+    started = runs and not more.get("starts")
+    container = {"name": "copilot", "started": started, "state": {"running": {}} if runs else {"waiting": {}}}
     status = {
         "podIP": ip,
         "containerStatuses": [{"name": "agent", "started": True, "state": {"running": {}}}, container],
@@ -61,6 +62,10 @@ def read(found: Seen, tmp_path: Any) -> Config:
         ([a_pod(ends=True), a_pod("new", ip="10.0.0.2", runs=False)], State.DRAINING, "10.0.0.1"),
         ([a_pod(ends=True), a_pod("new", ip="10.0.0.2")], State.SERVING, "10.0.0.2"),
         ([a_pod(owner="Job")], State.STOPPED, ""),
+        ([a_pod(starts=True)], State.STARTING, "10.0.0.1"),
+        ([a_pod(starts=True, ends=True)], State.STOPPED, ""),
+        ([a_pod(starts=True, labels={"copilot-operator.io/cordoned": "true"})], State.STOPPED, ""),
+        ([a_pod(ends=True), a_pod("new", ip="10.0.0.2", starts=True)], State.DRAINING, "10.0.0.1"),
     ],
     ids=str,
 )

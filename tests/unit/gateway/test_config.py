@@ -38,7 +38,7 @@ def test_a_small_configuration_and_its_defaults(tmp_path: Path) -> None:
     config = Config.read(written(tmp_path, files()))
     assert (config.isolation, config.routing) == (Isolation.SHARED, Strategy.STICKY)
     assert (config.limits.connections, config.limits.held_s, config.idle.session_s) == (1000, 50, 1800)
-    assert config.servers["s0"].address == ("10.0.0.1", 4321, "server-secret")
+    assert config.servers["s0"].address == ("10.0.0.1", 4321, "server-secret", "")
     assert config.servers["s0"].state is State.SERVING
     alice = config.tenant_of("alice-token")
     assert alice is not None

@@ -1,5 +1,6 @@
 """A client gets what its pool gives, by name; the gateway says the rest; nothing that asks for more goes by unseen."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +10,16 @@ from copilot_operator.gateway.rules.fields import (
     Credential,
     Policy,
     Refused,
+    plain,
     resume_params,
     sanitised,
     sanitised_create,
     sanitised_resume,
     sanitised_send,
 )
-from copilot_operator.gateway.rules.methods import Isolation
+from copilot_operator.gateway.rules.ids import NameSpace
+from copilot_operator.gateway.rules.methods import Isolation, Verdict, rule
+from copilot_operator.rpc.ephemeral import Ephemeral
 
 SHARED = Policy()
 DEDICATED = Policy(isolation=Isolation.DEDICATED)
@@ -75,6 +79,19 @@ def test_a_shared_session_is_closed_to_the_host_and_paid_by_the_tenant() -> None
         "workingDirectory": "/w/a",
         "provider": PROVIDER,
     }
+
+
+@pytest.mark.parametrize("ask", [sanitised_create, sanitised_resume])
+@pytest.mark.parametrize(
+    ("id", "all", "stored"),
+    [("ephemeral-a", False, False), ("a", True, False), (None, True, False), ("a", False, True)],
+)
+def test_nothing_of_an_ephemeral_session_goes_to_the_session_store_whatever_its_client_asks_for(
+    ask: Any, id: str | None, all: bool, stored: bool
+) -> None:
+    policy = replace(OPEN_HOST, ephemeral=Ephemeral(all))
+    assert ask({"sessionId": id, "enableSessionStore": True}, policy, None, {})["enableSessionStore"] is stored
+    assert ("enableSessionStore" in ask({"sessionId": id}, policy, None, {})) is not stored
 
 
 @pytest.mark.parametrize("policy", [SHARED, DEDICATED, OPEN_HOST, OPEN_ALL])
@@ -214,11 +231,11 @@ def test_odd_limits_are_refused(odd: Any) -> None:
     assert refusal(sessionLimits=[odd]).startswith("sessionLimits")
 
 
-def test_the_pools_compaction_holds_and_without_one_the_clients() -> None:
-    assert create(Policy(infinite={"enabled": True}), infiniteSessions={"enabled": False})["infiniteSessions"] == {
-        "enabled": True
-    }
-    assert create(infiniteSessions={"enabled": False})["infiniteSessions"] == {"enabled": False}
+def test_the_pools_compaction_holds_where_the_client_says_nothing_of_it() -> None:
+    pool = Policy(infinite={"enabled": True})
+    assert create(pool)["infiniteSessions"] == {"enabled": True}
+    assert create(pool, infiniteSessions={"enabled": False})["infiniteSessions"] == {"enabled": False}
+    assert "infiniteSessions" not in create()
 
 
 def test_a_dedicated_client_may_pay_itself_and_else_the_tenant_does() -> None:
@@ -403,7 +420,7 @@ def test_of_other_methods_the_known_parameters_pass(method: str, params: Any, se
     [
         ("session.mode.set", {"mode": "autopilot"}, "mode 'autopilot': choose one of interactive, plan"),
         ("session.mode.set", {}, "mode: choose one of interactive, plan"),
-        ("session.history.rewind", {"mode": "conversation-and-files"}, "mode 'conversation-and-files': changes files"),
+        ("session.history.rewind", {"mode": "conversation", "eventId": "e"}, "eventId 'e': cannot be rewound to"),
         ("session.metadata.updateClientMetadata", {"clear": True}, "clear true: would take the pool's own labels"),
         ("session.options.update", {"skipCustomInstructions": False}, "skipCustomInstructions false: is the pool's"),
         ("session.options.update", {"installedPlugins": ["p"]}, "installedPlugins: is the pool's"),
@@ -464,3 +481,27 @@ def test_a_method_that_does_not_go_on_has_no_parameters(method: str) -> None:
 
 def test_names_of_host_tools_are_such() -> None:
     assert {"bash", "view", "ask_user", "task"} <= HOST_TOOLS
+
+
+# Methods of which nothing is judged
+
+
+@pytest.mark.parametrize("policy", [SHARED, DEDICATED, OPEN_ALL])
+def test_what_is_plain_is_what_passes_as_it_is(policy: Policy) -> None:
+    known = plain(policy.isolation)
+    assert len(known) > 50
+    for method, names in known.items():
+        for value in (None, True, {"x": ["y"]}, "autopilot", 10**9):
+            params = dict.fromkeys(names, value) | {"sessionId": "a"}
+            assert sanitised(method, params, policy, CREDENTIAL, mark="m") == params
+            assert NameSpace("").to_server(method, params) == params
+
+
+@pytest.mark.parametrize("isolation", Isolation)
+def test_what_is_judged_is_not_plain(isolation: Isolation) -> None:
+    known = plain(isolation)
+    for method in ("session.create", "session.resume", "session.send", "session.sendMessages", "session.mode.set"):
+        assert method not in known
+    for method, names in known.items():
+        its = rule(method, isolation)
+        assert (its.needs, its.verdict, frozenset(its.fields or ())) == (None, Verdict.FORWARD, names)

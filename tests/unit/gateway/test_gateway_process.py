@@ -119,6 +119,16 @@ async def test_it_serves_and_a_stop_without_work_is_quick(config: Path) -> None:
         await client.ended.wait()
 
 
+async def test_its_log_is_one_object_a_line(config: Path) -> None:
+    gateway = await started(config, stdout=asyncio.subprocess.PIPE)
+    await eventually(gateway.ready, within_s=START_S, what="that it is ready", every_s=0.1)
+    gateway.process.send_signal(signal.SIGTERM)
+    written, _ = await gateway.process.communicate()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert {"time", "level", "logger", "message"} <= lines[0].keys()
+    assert lines[-1]["message"] == "drained"
+
+
 async def test_a_stop_lets_running_turns_finish_and_takes_nobody_in(config: Path, server: StandIn) -> None:
     async with running(config) as gateway:
         busy, idle, gone = await gateway.client(), await gateway.client(), await gateway.client("bob")

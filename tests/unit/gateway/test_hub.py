@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from copilot_operator.gateway import limits
 from copilot_operator.gateway.house import Bounds
+from copilot_operator.gateway.session import loading
 from tests.support.eventually import eventually
 from tests.support.gateway import (
     SERVER_TOKEN,
@@ -104,6 +106,11 @@ async def test_lists_hold_the_own_sessions_of_all_servers_newest_first(
         assert [each["sessionId"] for each in listed] == ["s-3", "s-2", "s-1", "s-0"]
         assert await client("session.getLastId") == {"sessionId": "s-3"}
 
+        def told() -> list[tuple[int, list[str]]]:
+            return [(each["stored"], each["homes"]) for each in at.hub.numbers().values()]
+
+        await eventually(lambda: told() == [(4, ["one"]), (4, ["two"])], within_s=10, what="what each of them stores")
+
 
 async def test_a_permission_is_asked_for_and_given(at: House) -> None:
     client = await at.client()
@@ -180,6 +187,22 @@ async def test_a_tenant_has_only_so_many_connections_and_requests(at: House) -> 
     await at.client()
 
 
+async def test_a_tenant_that_reconnects_gets_no_new_burst_and_other_limits_hold_at_once(at: House) -> None:
+    def limit(burst: int) -> None:
+        at.reload(pool={"isolation": "Shared", "limits": {"requestsPerSecond": 0.01, "burst": burst}})
+
+    limit(2)
+    client = await at.client()
+    assert ["result" in await client.ask("ping") for _ in range(3)] == [True, True, False]
+    await client.close()
+    limit(2)
+    client = await at.client()
+    assert "error" in await client.ask("ping")
+    assert "result" in await (await at.client("bob")).ask("ping")
+    limit(3)
+    assert ["result" in await client.ask("ping") for _ in range(4)] == [True, True, True, False]
+
+
 async def test_a_deleted_tenant_is_gone_at_once(at: House) -> None:
     alice, bob = await at.client("alice"), await at.client("bob")
     await alice("session.create", sessionId="s")
@@ -188,6 +211,41 @@ async def test_a_deleted_tenant_is_gone_at_once(at: House) -> None:
         await alice.ended.wait()
     assert (await (await at.stranger()).connect("alice"))["error"]["code"] == -32002
     assert await bob("ping")
+
+
+async def test_a_rotated_token_closes_who_came_with_it_and_nobody_else(at: House) -> None:
+    both = tenants_file("alice") | {sha256("new"): tenants_file("alice")[sha256("alice")]} | tenants_file("bob")
+    at.reload(tenants=both)
+    old, stays, bob = await at.client("alice"), await at.client("alice"), await at.client("bob")
+    new = await at.client("new")
+    await old("session.create", sessionId="s")
+    await old("session.send", sessionId="s", prompt="first", wait=True)
+    assert "result" in await stays.connect("new"), "who says the new one may stay"
+    at.reload(tenants={key: entry for key, entry in both.items() if key != sha256("alice")})
+    async with asyncio.timeout(5):
+        await old.ended.wait()
+    assert (await (await at.stranger()).connect("alice"))["error"]["code"] == -32002
+    assert await new("session.resume", sessionId="s"), "the same tenant's session"
+    assert await stays("ping")
+    assert await bob("ping")
+
+
+async def test_a_credential_that_is_refused_is_told_until_it_is_taken(at: House) -> None:
+    alice, bob = await at.client("alice"), await at.client("bob")
+    for client in (alice, bob):
+        await client("session.create", sessionId="s")
+        await client("session.send", sessionId="s", prompt="hello", wait=True)
+
+    def told() -> set[str]:
+        return {name for name, numbers in at.hub.numbers().items() if numbers.get("refused")}
+
+    await alice("session.send", sessionId="s", prompt="ERR=500", wait=True)
+    await eventually(lambda: "session.error" in alice.types("s"), within_s=5, what="the turn fails")
+    assert told() == set(), "a fault of the model is none of the credential"
+    await alice("session.send", sessionId="s", prompt="ERR=401", wait=True)
+    await eventually(lambda: told() == {"alice"}, within_s=5, what="it is told")
+    await alice("session.send", sessionId="s", prompt="again", wait=True)
+    await eventually(lambda: told() == set(), within_s=5, what="it works again")
 
 
 # Servers come and go
@@ -247,6 +305,121 @@ async def test_new_sessions_keep_away_from_a_draining_server_and_idle_ones_leave
         assert client.types("works")[-1] == "session.idle"
         await client("session.send", sessionId="fresh", prompt="here", wait=True)
         assert prompts(two) == ["here"], "what had no history is made anew elsewhere"
+
+
+async def test_a_server_that_does_not_run_is_listed_as_it_was_and_a_request_wants_it(
+    one: StandIn, tmp_path: Path
+) -> None:
+    pool = {"isolation": "Dedicated", "limits": {"heldS": 0.3}}
+    tenants = {sha256("alice"): {"name": "alice", "server": "one"}}
+    async with house(tmp_path, {"one": one}, pool=pool, tenants=tenants) as at:
+        client = await at.client()
+        await client("session.create", sessionId="s")
+        await client("session.send", sessionId="s", prompt="hello", wait=True)
+        at.reload(servers={"one": server_entry(one, "Draining")})
+        await eventually(lambda: at.hub.servers["one"].listing, within_s=5, what="it was listed once more")
+        at.reload(servers={"one": server_entry(one, "Stopped")})
+        assert [each["sessionId"] for each in (await client("session.list"))["sessions"]] == ["s"]
+        assert await client("session.getLastId") == {"sessionId": "s"}
+        assert at.hub.demand.servers() == [], "who only looks starts nothing"
+        assert "error" in await client.ask("session.send", sessionId="s", prompt="more")
+        assert at.hub.demand.servers() == ["one"]
+        assert at.hub.demand.waiting() == 0, "no other server would do"
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that finds no server does not look for one again by itself."""
+    for name in ("RETRY_S", "_MOST_RETRY_S"):
+        monkeypatch.setattr(loading, name, 3600.0)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_held_request_goes_on_as_soon_as_its_server_is_there(one: StandIn, tmp_path: Path) -> None:
+    pool = {"isolation": "Dedicated", "limits": {"heldS": 50.0}}
+    tenants = {sha256("alice"): {"name": "alice", "server": "one"}}
+    servers = {"one": server_entry(one, "Stopped")}
+    async with house(tmp_path, {}, servers=servers, pool=pool, tenants=tenants) as at:
+        client = await at.client()
+        made = asyncio.create_task(client("session.create", sessionId="s"))
+        await eventually(lambda: at.hub.demand.servers() == ["one"], within_s=5, what="it is held")
+        at.reload(servers=servers_file(one=one))
+        await made
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_tenants_only_server_takes_requests_from_the_moment_in_which_it_answers(
+    one: StandIn, tmp_path: Path
+) -> None:
+    """Not from when kubelet has found out that it does, which is up to a second later."""
+    pool = {"isolation": "Dedicated", "limits": {"heldS": 50.0}}
+    tenants = {sha256("alice"): {"name": "alice", "server": "one"}}
+    servers = {"one": server_entry(one, "Starting")}
+    await one.stop()
+    async with house(tmp_path, {}, servers=servers, pool=pool, tenants=tenants) as at:
+        client = await at.client()
+        made = asyncio.create_task(client("session.create", sessionId="s"))
+        await eventually(lambda: at.hub.demand.servers() == ["one"], within_s=5, what="it is held")
+        assert at.hub.why_not_ready() == "", "one that starts says nothing against its gateway"
+        await one.start(one.host, one.port)
+        await made
+        at.reload(servers=servers_file(one=one))
+        await client("session.send", sessionId="s", prompt="hello", wait=True)
+
+
+async def test_a_server_of_many_tenants_takes_nothing_before_it_has_started(at: House, one: StandIn) -> None:
+    at.reload(servers={"one": server_entry(one, "Starting")})
+    assert at.hub.servers == {}
+
+
+async def test_a_session_that_no_server_takes_is_told_of_until_one_does(one: StandIn, tmp_path: Path) -> None:
+    pool = {"isolation": "Shared", "limits": {"heldS": 5.0}}
+    async with house(tmp_path, {}, servers={}, pool=pool) as at:
+        client = await at.client()
+        assert at.hub.demand.waiting() == 0
+        made = asyncio.create_task(client("session.create", sessionId="s"))
+        await eventually(lambda: at.hub.demand.waiting() == 1, within_s=5, what="a session waits")
+        at.reload(servers=servers_file(one=one))
+        await made
+        assert at.hub.demand.waiting() == 0
+
+
+@pytest.mark.parametrize("isolation", ["Dedicated", "Shared"])
+async def test_a_request_that_waited_in_vain_is_told_what_keeps_servers_from_starting(
+    isolation: str, tmp_path: Path
+) -> None:
+    trouble = {"trouble": "PodRefused: exceeded quota"}
+    pool: dict[str, Any] = {"isolation": isolation, "limits": {"heldS": 0.3}}
+    tenants, servers = tenants_file("alice"), {}
+    if isolation == "Dedicated":
+        tenants = {sha256("alice"): {"name": "alice", "server": "one"} | trouble}
+        servers = {"one": {"state": "Stopped", "token": SERVER_TOKEN}}
+    else:
+        pool |= trouble
+    async with house(tmp_path, {}, pool=pool, tenants=tenants, servers=servers) as at:
+        refused = (await (await at.client()).ask("session.create", sessionId="s"))["error"]
+        assert refused["data"]["reason"] == "HeldTooLong"
+        assert (
+            "within 0.3 s (no server can take this session at present: PodRefused: exceeded quota)"
+            in (refused["message"])
+        )
+
+
+async def test_what_would_wait_in_vain_is_refused_at_once(
+    one: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HELD_OF_TENANT", 2)
+    monkeypatch.setattr(limits, "COUNTED_EVERY_S", 0.0)
+    pool = {"isolation": "Shared", "limits": {"heldS": 5.0}}
+    async with house(tmp_path, {}, servers={}, pool=pool) as at:
+        client = await at.client()
+        made = [asyncio.create_task(client("session.create", sessionId=id)) for id in ("a", "b")]
+        await eventually(lambda: at.hub.demand.waiting() == 2, within_s=5, what="two wait")
+        refused = await client.ask("session.create", sessionId="c")
+        assert (refused["error"]["data"]["reason"], at.hub.demand.waiting()) == ("TooManyHeld", 2)
+        at.reload(servers=servers_file(one=one))
+        await asyncio.gather(*made)
+        await client("session.create", sessionId="c")
 
 
 async def test_sessions_of_a_server_that_left_are_answered_with_an_error_and_others_go_on(
@@ -363,3 +536,30 @@ async def test_the_metrics_count_what_there_is(at: House) -> None:
     assert (value("active_sessions"), value("turns_total"), value("turn_seconds_count")) == (0, 1, 1)
     assert value("turn_first_token_seconds_count") == 1
     assert 0.4 < value("turn_seconds_sum") < 5
+
+
+# Servers that have the same sessions
+
+
+async def test_a_session_goes_to_who_has_it_and_else_anywhere(one: StandIn, two: StandIn, tmp_path: Path) -> None:
+    pool = {"isolation": "Shared", "sessions": {"shared": True}}
+    servers = {"one": server_entry(one) | {"pod": "u1"}, "two": server_entry(two) | {"pod": "u2"}}
+    async with house(tmp_path, {}, pool=pool, servers=servers) as at:
+        hub = at.hub
+        await eventually(lambda: all(each.listed for each in hub.servers.values()), within_s=10, what="both are there")
+
+        def home() -> str | None:
+            placed = hub.place("alice", "s", "code-s", stored=True)
+            return placed.name if placed else None
+
+        usual = home()
+        assert usual in ("one", "two"), "stored or not, any will do"
+        other = "two" if usual == "one" else "one"
+        hub.holders.held("code-s", f"pod_{servers[other]['pod']}_1")
+        assert home() == other
+        at.reload(servers=servers | {other: server_entry(two if other == "two" else one, "Draining")})
+        assert home() == usual, "and it asks there whether it is free by now"
+        at.reload(servers={usual: servers[usual]})
+        assert home() == usual
+        assert len(hub.servers_of("alice")) == 1, "lists are asked of one: all have the same"
+        assert hub.numbers()["alice"]["homes"] == []

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from copilot_operator.gateway import limits
 from copilot_operator.gateway.limits import (
     FORGIVEN_AFTER_S,
     FREE_FAILURES,
@@ -11,6 +12,7 @@ from copilot_operator.gateway.limits import (
     MOST_WAIT_S,
     Admission,
     FailedAuthentication,
+    Held,
     TokenBucket,
 )
 
@@ -55,32 +57,12 @@ def test_connections_are_counted_per_tenant() -> None:
     assert [admission.connects("a", 2) for _ in range(2)] == [True, False]
 
 
-def test_a_tenant_that_reconnects_gets_no_new_burst() -> None:
-    admission = Admission()
-    admission.connects("a", 1)
-    assert [admission.requests("a", 1, 2, now=0) for _ in range(3)] == [0, 0, 1]
-    admission.leaves("a")
-    admission.forget(now=0.5)
-    admission.connects("a", 1)
-    assert admission.requests("a", 1, 2, now=0.5) == 0.5
-    assert admission.requests("b", 1, 2, now=0.5) == 0
-
-
-def test_what_says_nothing_is_forgotten() -> None:
+def test_tenants_without_connections_are_forgotten() -> None:
     admission = Admission()
     for number in range(100):
         admission.connects(f"t{number}", 1)
-        admission.requests(f"t{number}", 10, 10, now=0)
         admission.leaves(f"t{number}")
-    admission.forget(now=1)
-    assert not admission._buckets
     assert not admission._connections
-
-
-def test_changed_limits_hold_from_the_next_request() -> None:
-    admission = Admission()
-    assert [admission.requests("a", 1, 1, now=0) for _ in range(2)] == [0, 1]
-    assert [admission.requests("a", 5, 2, now=0) for _ in range(3)] == [0, 0, 0.2]
 
 
 def test_wrong_tokens_wait_longer_each_time_and_are_forgiven() -> None:
@@ -107,3 +89,16 @@ def test_sources_are_bounded_and_the_oldest_is_forgotten() -> None:
         failures.failed(number, now=2)
     assert failures.wait_s("old", now=2) == 0
     assert failures.wait_s("new", now=2) > 0
+
+
+def test_requests_that_wait_are_bounded_for_each_tenant_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HELD_OF_TENANT", 3)
+    monkeypatch.setattr(limits, "HELD_IN_ALL", 5)
+    counted = {"a": 1}
+    held = Held(lambda: counted)
+    assert [held.refusal("a", 0.0) for _ in range(2)] == ["", ""]
+    assert held.refusal("a", 0.1).startswith("3 requests of this tenant already wait for a server")
+    assert [held.refusal("b", 0.1) for _ in range(2)] == ["", ""]
+    assert held.refusal("b", 0.2).startswith("5 requests already wait for servers at this gateway")
+    assert held.refusal("c", 0.2), "nobody's"
+    assert held.refusal("a", 0.5) == "", "those that came are served"

@@ -17,6 +17,7 @@ async def test_a_turn_that_began_before_a_gateway_was_there_is_kept_by_it() -> N
             await client("session.create", sessionId=id, model="m")
             await client("session.send", sessionId=id, prompt="SLEEP=30" if id == "works" else "hello")
         await eventually(lambda: "session.idle" in client.types("rests"), within_s=5, what="one of them is idle")
+        await client("session.destroy", sessionId="rests")
         server = Server("s", Address(stand_in.host, stand_in.port, SERVER_TOKEN), True, lambda *_: None, keeps=True)
         try:
             await eventually(lambda: len(server.keeper) == 1, within_s=5, what="the one that works is kept")

@@ -13,6 +13,7 @@ from copilot_operator.gateway.session.actions import (
     Close,
     Failure,
     Forward,
+    HandOver,
     Load,
     Release,
     Replay,
@@ -35,6 +36,7 @@ NOT_LOADED = Reply(
 NOT_STORED = Failure(
     -32603, "Request session.resume failed with message: Failed to load session events: Session not found: x"
 )
+TAKEN_IN = Reply(result={"messageId": "id-1"})
 NO_METHOD = Reply(failure=Failure(-32601, "Method not found"))
 
 
@@ -111,6 +113,68 @@ def test_a_turn_is_busy_from_the_send_to_session_idle() -> None:
     assert (session.busy, session.turns) == (True, 1)
     assert event(session, "session.idle", 5) == []
     assert (session.busy, session.turns, session.used_at) == (False, 0, 5)
+
+
+def test_a_turn_whose_client_has_come_back_by_another_gateway_is_handed_over() -> None:
+    session, _ = with_a_turn()
+    session.on_client_gone(1, 1)
+    assert event(session, "session.resume", 2) == [HandOver(1, "a")]
+    assert session.forgotten
+
+
+def beside_another() -> tuple[Session, Request]:
+    """A loaded session of one of two gateways, and a message that its server has."""
+    session, asked = loaded(Session("x", Bounds(kept_s=0.25))), send(1, "m1")
+    session.on_request(asked, 0)
+    assert session.on_reply(asked, TAKEN_IN, 0) == []
+    return session, asked
+
+
+def test_a_send_is_answered_once_another_gateway_keeps_the_session_and_the_next_at_once() -> None:
+    session, asked = beside_another()
+    assert session.on_kept("other", True) == [Answer(asked, TAKEN_IN)]
+    session.on_request(after := send(1, "m2"), 1)
+    assert session.on_reply(after, TAKEN_IN, 1) == [Answer(after, TAKEN_IN)]
+
+
+def test_without_another_gateway_it_is_answered_a_little_later_and_the_next_at_once() -> None:
+    session, asked = beside_another()
+    assert session.wake_at == 0.25
+    assert session.on_time(0.25) == [Answer(asked, TAKEN_IN)]
+    session.on_request(after := send(1, "m2"), 1)
+    assert session.on_reply(after, TAKEN_IN, 1) == [Answer(after, TAKEN_IN)]
+
+
+def test_a_turn_that_has_ended_is_answered_at_once() -> None:
+    session, asked = beside_another()
+    event(session, "user.message", 0, source="m1", messageId="id-1")
+    assert event(session, "session.idle", 0.1) == [Answer(asked, TAKEN_IN)]
+
+
+def test_the_answer_comes_before_the_news_that_its_turn_has_died() -> None:
+    session, asked = beside_another()
+    event(session, "user.message", -10, source="m1", messageId="id-1")
+    actions = session.on_server_lost(0.1)
+    assert actions[0] == Answer(asked, TAKEN_IN)
+    assert told(actions) == [(1, "session.error"), (1, "session.idle")]
+
+
+def test_a_gateway_that_lets_go_is_waited_for_again_and_another_changes_nothing() -> None:
+    session, _ = beside_another()
+    session.on_kept("other", True)
+    session.on_kept("third", False)
+    assert session.keeper == "other"
+    session.on_kept("other", False)
+    session.on_request(after := send(1, "m2"), 1)
+    assert session.on_reply(after, TAKEN_IN, 1) == []
+
+
+def test_a_session_that_was_loaded_again_is_not_kept_yet() -> None:
+    session, _ = beside_another()
+    session.on_kept("other", True)
+    event(session, "session.idle", 0.1)
+    session.on_server_lost(0.2)
+    assert session.keeper is None
 
 
 def test_a_send_that_came_too_late_for_an_idle_is_not_ended_by_it() -> None:
@@ -643,6 +707,19 @@ def test_deleting_a_session_ends_the_turns_of_others_aloud() -> None:
     assert session.on_request(delete, 1) == [Forward(2, delete)]
     actions = session.on_reply(delete, Reply(result={"success": True}), 2)
     assert told(actions) == [(1, "session.error"), (2, "session.error"), (1, "session.idle"), (2, "session.idle")]
+    assert session.forgotten
+
+
+def test_one_that_is_told_of_its_end_before_its_deletion_is_answered_does_not_come_back() -> None:
+    """As copilot-runtime does; a turn that waits for a permission would have it loaded again."""
+    session, _ = with_a_turn(begun_at=0)
+    event(session, "permission.requested", 1, requestId="p1")
+    delete = request(1, "session.delete")
+    session.on_request(delete, 2)
+    assert event(session, "session.shutdown", 3) == []
+    actions = session.on_reply(delete, Reply(result={"success": True}), 4)
+    assert not [each for each in actions if isinstance(each, Load)]
+    assert told(actions) == [(1, "session.error"), (1, "session.idle")]
     assert session.forgotten
 
 

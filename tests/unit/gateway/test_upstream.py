@@ -136,7 +136,7 @@ async def test_answers_that_come_out_of_order_find_their_questions() -> None:
         ear, answers = Ear(), list[tuple[int, Any]]()
         upstream = await opened(script, ear)
         for n in range(5):
-            upstream.request("m", {"n": n}, lambda body, n=n: answers.append((n, wire.result(body or b""))))  # type: ignore[misc]
+            upstream.request("m", {"n": n}, lambda body, _, n=n: answers.append((n, wire.result(body or b""))))  # type: ignore[misc]
         await eventually(lambda: len(ear.events) == 2, within_s=5, what="all of it")
         assert sorted(answers) == [(n, {"n": n}) for n in range(5)]
         assert len({each["id"] for each in script.seen}) == 5
@@ -176,11 +176,11 @@ async def test_what_is_outstanding_when_a_server_dies_is_answered_once_and_after
     async with scripted(on) as script:
         ear, answers = Ear(), list[tuple[bytes | None, int]]()
         upstream = await opened(script, ear)
-        upstream.request("m", {}, lambda body: answers.append((body, len(ear.lost_because))))
+        upstream.request("m", {}, lambda body, _: answers.append((body, len(ear.lost_because))))
         await eventually(lambda: answers, within_s=5, what="an end")
         assert answers == [(None, 1)]
         assert upstream.closed
-        upstream.request("m", {}, lambda body: answers.append((body, 1)))
+        upstream.request("m", {}, lambda body, _: answers.append((body, 1)))
         await eventually(lambda: len(answers) == 2, within_s=5, what="an answer after the end")
         assert answers[1] == (None, 1)
 
@@ -238,8 +238,8 @@ async def test_what_is_asked_before_a_link_is_open_waits_in_order_and_is_bounded
         ear, refused = Ear(), list[bytes | None]()
         link = Link(ear, 7, "one", Address("127.0.0.1", script.port, "secret"))
         for n in range(MAX_WAITING):
-            link.request("m", {"n": n}, lambda _: None)
-        link.request("m", {"n": -1}, refused.append)
+            link.request("m", {"n": n}, lambda *_: None)
+        link.request("m", {"n": -1}, lambda body, _: refused.append(body))
         await eventually(lambda: len(script.seen) == MAX_WAITING, within_s=5, what="all that waited")
         assert [each["params"]["n"] for each in script.seen] == list(range(MAX_WAITING))
         assert (ear.opens, refused, link.outstanding) == (1, [None], MAX_WAITING)
@@ -254,7 +254,7 @@ async def test_a_link_that_is_given_up_while_it_opens_is_lost_once(wait: bool) -
     async with scripted(lambda script, message: None) as script:
         ear, answers = Ear(), list[bytes | None]()
         link = Link(ear, 7, "one", Address("127.0.0.1", script.port))
-        link.request("m", {}, answers.append)
+        link.request("m", {}, lambda body, _: answers.append(body))
         if wait:
             await asyncio.sleep(0.05)
         link.close("given up")

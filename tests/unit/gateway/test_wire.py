@@ -241,9 +241,11 @@ def test_another_form_of_a_servers_frame_is_understood_as_well(body: bytes) -> N
     ],
 )
 def test_only_a_good_reply_in_the_known_form_is_passed_on_unread(body: bytes) -> None:
-    assert wire.good_reply_id(body) != b"17"  # what is looked up among our own ids, and not found
+    assert body[wire.ID_BEGIN : wire.good_id_end(body)] != b"17"  # what is looked up among our own ids, and not found
     known = compact(jsonrpc="2.0", id=17, result={"result": 1})
-    assert (wire.good_reply_id(known), wire.good_with_id(known, b'"u"')) == (b"17", known.replace(b"17", b'"u"'))
+    end = wire.good_id_end(known)
+    assert known[wire.ID_BEGIN : end] == b"17"
+    assert wire.good_with_id(known, end, b'"u"') == known.replace(b"17", b'"u"')
 
 
 def test_a_clients_reply_is_written_anew() -> None:
@@ -281,7 +283,7 @@ def test_session_and_type_of_an_event_are_found(body: bytes, expected: EventHead
 
 
 def test_what_is_composed_is_in_the_clis_own_form() -> None:
-    assert wire.request(b"1", "m", {"a": "é"}) == '{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":"é"}}'.encode()
+    assert wire.request(1, "m", {"a": "é"}) == '{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":"é"}}'.encode()
     assert wire.notification("m", {}) == b'{"jsonrpc":"2.0","method":"m","params":{}}'
     assert wire.good_reply(b'"u"', None) == b'{"jsonrpc":"2.0","id":"u","result":null}'
     assert wire.error_reply(None, -1, "x") == b'{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"x"}}'

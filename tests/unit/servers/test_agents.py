@@ -6,13 +6,16 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_operator.domain.snapshot import DrainPhase, ServerState
+from copilot_operator.domain.retention import Retention
+from copilot_operator.domain.snapshot import Deletion, DrainPhase, ServerState
 from copilot_operator.servers import agents as module
 from copilot_operator.servers.agents import (
     AgentAddress,
@@ -33,7 +36,9 @@ from copilot_operator.servers.agents import (
     state_of,
     text_of,
 )
+from tests.support.agent import running_agent
 from tests.support.eventually import eventually
+from tests.support.standin import standin
 from tests.unit.servers.pages import Handler, http, ok, pages
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
@@ -68,7 +73,17 @@ STATE = {
     },
     "memoryBytes": 300_000_000,
     "processes": 2,
-    "disk": {"capacityBytes": 100, "usedBytes": 40, "freeBytes": 60},
+    "disk": {
+        "capacityBytes": 100,
+        "usedBytes": 40,
+        "freeBytes": 60,
+        "largestSessions": [{"id": "a", "bytes": 30}, {"id": "b", "bytes": 3}],
+    },
+    "expiry": {
+        "wouldDelete": 4,
+        "lastDeletion": {"time": "2026-11-24T03:00:00Z", "sessions": 2, "freedBytes": 54_000},
+    },
+    "erasure": {"erased": {"b" * 16: 0, "a" * 16: 3, "c" * 16: -1}, "sessions": 3, "failure": None},
     "draining": None,
 }
 
@@ -84,6 +99,7 @@ def test_state_of_a_server_that_works() -> None:
         loaded=3,
         busy=2,
         waiting=1,
+        stored=7,
         quiet_s=1.2,
         stalled_s=30.0,
         age_s=3600.5,
@@ -93,7 +109,26 @@ def test_state_of_a_server_that_works() -> None:
         draining=False,
         deep_failure="",
         failure="",
+        disk_percent=40.0,
+        largest=(("a", 30), ("b", 3)),
+        expired_kept=4,
+        deletion=Deletion("2026-11-24T03:00:00Z", 2, 54_000),
+        erased=(("a" * 16, 3), ("b" * 16, 0)),
     )
+
+
+@pytest.mark.parametrize(
+    "at", ["", "yesterday", "2026-11-24", "2026-11-24T03:00:00", "2026-13-24T03:00:00Z", "2026-11-24T03:00:00Z\n"]
+)
+def test_a_deletion_whose_time_the_api_server_would_not_take_is_none(at: str) -> None:
+    last = {"time": at, "sessions": 2, "freedBytes": 1}
+    found = state_of({"expiry": {"lastDeletion": last}}, "pod-1", NOW).deletion
+    assert found is None or found.at == "2026-11-24T03:00:00Z"  # space around it is no harm
+
+
+def test_no_more_sizes_are_taken_than_are_told() -> None:
+    sizes = [{"id": "a", "bytes": 1}, {"id": "", "bytes": 1}, "junk", {"id": "d", "bytes": 1}]
+    assert state_of({"disk": {"largestSessions": sizes}}, "pod-1", NOW).largest == (("a", 1),)
 
 
 def test_state_of_an_older_agent_leaves_open_what_it_does_not_tell() -> None:
@@ -261,11 +296,25 @@ async def test_every_page_is_asked_for_with_its_parameters() -> None:
     ) as served:
         client = AgentClient(served.port)
         assert await client.state(HERE) == STATE
+        await client.state(HERE, Retention())
+        await client.state(HERE, Retention(604_800.0, dry_run=True, high_water_percent=70), ["c0de", "c1de"])
         assert (await client.drain(HERE, 12.345, "Wait", 5)).busy == 2
         assert await client.cancel(HERE)
         assert await client.restart(HERE)
         for deadline_s in (-3.0, 1e9):
             await client.drain(HERE, deadline_s, "Abort", 0)
+    told = [query for _, path, query in served.asked if path == "/state"]
+    assert told == [
+        {"pod": "pod-1"},
+        {"ttl_s": "0.000", "ttl_action": "Delete", "high_water_percent": "85", "pod": "pod-1"},
+        {
+            "ttl_s": "604800.000",
+            "ttl_action": "DryRun",
+            "high_water_percent": "70",
+            "erase": "c0de,c1de",
+            "pod": "pod-1",
+        },
+    ]
     drained = [query for _, path, query in served.asked if path == "/drain"]
     assert drained == [
         {"deadline_s": "12.3", "on_timeout": "Wait", "wait_s": "5", "pod": "pod-1"},
@@ -274,6 +323,16 @@ async def test_every_page_is_asked_for_with_its_parameters() -> None:
     ]
     assert all(query["pod"] == "pod-1" for _, _, query in served.asked)
     assert set(served.paths()) == {"/state", "/drain", "/drain/cancel", "/restart"}
+
+
+async def test_the_real_agent_goes_by_what_it_is_told(tmp_path: Path) -> None:
+    async with standin(token="token") as cli, running_agent(cli.port, "token", tmp_path) as agent:
+        client, here = AgentClient(agent.port), AgentAddress("127.0.0.1", gethostname())
+        for retention in (Retention(604_800.0, dry_run=True), None):  # the second time it is only asked
+            told = (await client.state(here, retention))["expiry"]
+            assert (told["ttlSeconds"], told["dryRun"]) == (604_800.0, True)
+        told = (await client.state(here, Retention()))["expiry"]
+        assert (told["ttlSeconds"], told["dryRun"]) == (None, False)
 
 
 async def test_not_now_is_an_answer_to_cancel_and_restart() -> None:

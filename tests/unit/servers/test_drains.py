@@ -134,8 +134,16 @@ class Bed:
     drains: Drains
     news: list[tuple[float, str]]
 
-    def order(self, second: float = 600, *, pod: str = "pod-1", host: str = HOST, then: OnTimeout = "Abort") -> None:
-        self.drains.order(ALICE, pod, AgentAddress(host, pod), at(second), then)
+    def order(
+        self,
+        second: float = 600,
+        *,
+        pod: str = "pod-1",
+        host: str = HOST,
+        then: OnTimeout = "Abort",
+        heard: Any = None,
+    ) -> None:
+        self.drains.order(ALICE, pod, AgentAddress(host, pod), at(second), then, heard)
 
     @property
     def reading(self) -> DrainReading | None:
@@ -180,6 +188,21 @@ async def test_a_drain_is_followed_to_its_end_and_every_change_is_told_once() ->
         await asyncio.sleep(10)
         assert b.reading == DrainReading("pod-1", DrainPhase.DONE, 0, 0, cut=1, gave_up="no answer to ping")
         assert b.news == [(moment, "changed") for moment in (0, 10, 20, 30)], "heard of at once"
+
+
+@pytest.mark.looptime
+async def test_the_agent_is_told_once_all_others_have_heard_of_it() -> None:
+    async with bed() as b:
+        heard = asyncio.Event()
+        b.order(heard=heard.wait)
+        await asyncio.sleep(3)
+        assert b.agents.requests == []
+        assert b.reading == DrainReading("pod-1")
+        heard.set()
+        await asyncio.sleep(10)
+        assert b.agents.requests[0].at == 3
+        b.order(heard=heard.wait)
+        assert b.reading == DrainReading("pod-1", DrainPhase.QUIESCING, busy=2, waiting=1), "the same order"
 
 
 @pytest.mark.looptime

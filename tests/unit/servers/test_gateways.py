@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from copilot_operator.domain.snapshot import SessionCounts
 from copilot_operator.gateway import admin
 from copilot_operator.gateway.demand import Demand
 from copilot_operator.servers import gateways
@@ -21,11 +22,18 @@ class Subject:
     """The operator's side beside one gateway's admin port."""
 
     def __init__(self) -> None:
-        self.changed: list[tuple[str, str]] = []
+        self.changed: list[tuple[str, str, str]] = []
+        self.short: list[tuple[str, str]] = []
         self.moved: list[tuple[str, str]] = []
-        self.gateways = Gateways(lambda *pool: self.changed.append(pool), lambda *tenant: self.moved.append(tenant))
+        self.gateways = Gateways(
+            lambda *pool: self.changed.append(pool),
+            lambda *tenant: self.moved.append(tenant),
+            lambda *pool: self.short.append(pool),
+        )
         self.demand = Demand(asyncio.get_running_loop().time)
         self.tenants: dict[str, Any] = {}
+        self.servers: Any = {SERVER: "Serving"}
+        self.asked_for_servers = 0
         self.key: str | None = KEY
 
     def follow(self, key: str = KEY) -> None:
@@ -36,7 +44,12 @@ class Subject:
 
     async def tell_demand(self, asked: admin.Asked) -> Any:
         number = int(admin.seconds(asked, "after", most=1e15))
-        return {"servers": await self.demand.after(number, admin.seconds(asked, "wait")), "number": self.demand.number}
+        servers = await self.demand.after(number, admin.seconds(asked, "wait"))
+        return {"servers": servers, "number": self.demand.number, "waiting": self.demand.waiting()}
+
+    async def tell_servers(self, asked: admin.Asked) -> Any:
+        self.asked_for_servers += 1
+        return {"servers": self.servers}
 
     async def tell_tenants(self, asked: admin.Asked) -> Any:
         return {"tenants": self.tenants}
@@ -45,7 +58,8 @@ class Subject:
 @pytest.fixture
 async def subject(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Subject]:
     made = Subject()
-    pages = admin.private(lambda: made.key, {"/demand": made.tell_demand, "/tenants": made.tell_tenants})
+    told = {"/demand": made.tell_demand, "/tenants": made.tell_tenants, "/servers": made.tell_servers}
+    pages = admin.private(lambda: made.key, told)
     server = await admin.serve("127.0.0.1", 0, pages)
     monkeypatch.setattr(gateways, "ADMIN_PORT", server.sockets[0].getsockname()[1])
     monkeypatch.setattr(gateways, "HOMES_EVERY_S", 0.05)
@@ -76,11 +90,21 @@ async def test_a_server_that_is_wanted_is_heard_of_at_once_and_kept_for_a_while(
     assert not subject.demanded()
     subject.demand.want(SERVER)
     await soon(subject.demanded, "it is wanted")
-    assert subject.changed == [("apps", "saas")]
+    assert subject.changed == [("apps", "saas", SERVER)]
     assert subject.gateways.count() == 1
     subject.demand._wanted.clear()
     await soon(lambda: not subject.demanded(), "it is not wanted any more")
     await soon(lambda: len(subject.changed) == 2, "and the pool looks again")
+
+
+async def test_who_is_wanted_after_another_is_heard_of_at_once_too(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "AGAIN_S", 3600.0)
+    subject.follow()
+    for server in (SERVER, "copilot-b"):
+        subject.demand.want(server)
+        await soon(lambda server=server: subject.gateways.demanded("apps", server), f"{server} is wanted")
 
 
 async def test_without_the_key_nothing_is_told(subject: Subject) -> None:
@@ -102,9 +126,39 @@ async def test_where_a_tenants_sessions_lie_is_told_when_it_changes(subject: Sub
     assert subject.gateways.homes("apps", "alice") is None
     await soon(lambda: subject.gateways.homes("apps", "alice") == frozenset({SERVER}), "it is told")
     assert subject.gateways.homes("apps", "dedicated") is None
-    subject.tenants = {"alice": {"homes": [SERVER, "copilot-b"]}}
+    assert subject.gateways.sessions("apps", "alice") is None, "not all of it was told"
+    subject.tenants = {"alice": {"homes": [SERVER, "copilot-b"], "active": 1, "loaded": 2, "stored": 3}}
     await soon(lambda: subject.gateways.homes("apps", "alice") == frozenset({SERVER, "copilot-b"}), "and what is new")
     assert subject.moved == [("apps", "alice")] * 2
+    assert subject.gateways.sessions("apps", "alice") == SessionCounts(1, 2, 3)
+
+
+async def test_a_cordon_is_waited_for_until_every_gateway_has_heard_of_it(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "CORDON_LOOK_S", 0.01)
+    subject.follow()
+    waiting = asyncio.create_task(subject.gateways.cordoned("apps", "saas", SERVER))
+    await soon(lambda: subject.asked_for_servers >= 2, "it is asked again")
+    assert not waiting.done()
+    subject.servers, asked = {SERVER: "Starting"}, subject.asked_for_servers  # it may take sessions
+    await soon(lambda: subject.asked_for_servers >= asked + 3, "it is asked again")
+    assert not waiting.done()
+    subject.servers = {SERVER: "Draining"}
+    async with asyncio.timeout(5):
+        await waiting
+
+
+@pytest.mark.parametrize("answer", [None, [], "down"], ids=str)
+async def test_a_gateway_that_does_not_say_is_not_waited_for(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(gateways, "CORDON_S", 0.2)
+    subject.servers, subject.key = answer, None if answer == "down" else KEY
+    subject.follow()
+    async with asyncio.timeout(5):
+        await subject.gateways.cordoned("apps", "saas", SERVER)
+        await subject.gateways.cordoned("apps", "unknown", SERVER)
 
 
 async def test_who_is_followed_no_more_is_asked_no_more(subject: Subject) -> None:
@@ -120,3 +174,30 @@ async def test_who_is_followed_no_more_is_asked_no_more(subject: Subject) -> Non
 def test_an_answer_of_another_shape_is_none(answer: Any) -> None:
     with pytest.raises(ValueError, match="no"):
         gateways._read(answer)
+
+
+async def test_sessions_that_no_server_takes_are_heard_of_at_once_and_when_one_takes_them(subject: Subject) -> None:
+    subject.follow()
+    await soon(lambda: subject.gateways._followed, "it is asked")
+    subject.demand.waits("alice", "s", True)
+    subject.demand.waits("bob", "s", True)
+    await soon(lambda: subject.gateways.held("apps", "saas") == 2, "two wait")
+    subject.demand.waits("alice", "s", False)
+    await soon(lambda: subject.gateways.held("apps", "saas") == 1, "one is left")
+    assert set(subject.short) == {("apps", "saas")}
+    subject.gateways.follow("apps", "saas", {}, KEY)
+    assert subject.gateways.held("apps", "saas") == 0, "nobody is there to say so"
+
+
+async def test_a_refused_credential_is_heard_of_and_forgotten_with_the_gateway_that_saw_it(subject: Subject) -> None:
+    subject.tenants = {"alice": {"refused": True}, "bob": {}}
+    subject.follow()
+    await soon(lambda: subject.gateways.refused("apps", "alice"), "it is heard of")
+    assert not subject.gateways.refused("apps", "bob")
+    assert ("apps", "alice") in subject.moved
+    subject.tenants = {"alice": {}}
+    await soon(lambda: not subject.gateways.refused("apps", "alice"), "it is taken again")
+    subject.tenants = {"alice": {"refused": True}}
+    await soon(lambda: subject.gateways.refused("apps", "alice"), "it is refused once more")
+    subject.gateways.follow("apps", "saas", {}, "")
+    assert not subject.gateways.refused("apps", "alice")

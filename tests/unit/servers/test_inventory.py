@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copilot_operator.domain.snapshot import ServerState
+from copilot_operator.domain.retention import Retention
+from copilot_operator.domain.snapshot import Deletion, ServerState
 from copilot_operator.servers import Key
 from copilot_operator.servers import inventory as module
 from copilot_operator.servers.agents import AgentAddress, AgentClient, AgentSilent, AgentUnreachable
@@ -52,10 +53,16 @@ class Agents(AgentClient):
         self.hung: set[str] = set()
         self.takes_s = 0.0
         self.asked: list[tuple[float, str]] = []
+        self.told: list[Retention | None] = []
+        self.erase: list[tuple[str, ...]] = []
         self.under_way = self.most = 0
 
-    async def state(self, at: AgentAddress) -> dict[str, Any]:
+    async def state(
+        self, at: AgentAddress, retention: Retention | None = None, erase: Sequence[str] = ()
+    ) -> dict[str, Any]:
         host = at.host
+        self.erase.append(tuple(erase))
+        self.told.append(retention)
         self.asked.append((now(), host))
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -161,6 +168,14 @@ async def test_news_is_what_decisions_use_and_no_more() -> None:
             (a_state() | {"draining": {"phase": "Quiescing"}}, True),
             (a_state() | {"draining": {"phase": "Done"}}, False),
             (a_state(), True),
+            (a_state() | {"disk": {"capacityBytes": 100, "usedBytes": 50}}, True),
+            (a_state() | {"disk": {"capacityBytes": 100, "usedBytes": 70}}, False),
+            (a_state() | {"disk": {"capacityBytes": 100, "usedBytes": 86}}, True),
+            (a_state() | {"disk": {"capacityBytes": 100, "usedBytes": 89}}, False),
+            (a_state() | {"expiry": {"wouldDelete": 0}, "disk": {"capacityBytes": 100, "usedBytes": 89}}, True),
+            (a_state() | {"credentialRefused": True}, True),
+            (a_state() | {"credentialRefused": True, "processes": 9}, False),
+            (a_state() | {"credentialRefused": False}, True),
             (a_state() | {"cli": {"answering": True, "deep": {"ok": False, "message": "no space"}}}, True),
             (a_state() | {"cli": {"answering": False, "failure": "Silent"}}, True),
         ]
@@ -280,6 +295,63 @@ async def test_counts_of_servers_and_sessions() -> None:
         assert b.inventory.sessions() == {"loaded": 4, "busy": 2, "waiting": 1}
 
 
+@pytest.mark.looptime
+@pytest.mark.usefixtures("no_jitter")
+async def test_each_question_tells_how_long_sessions_are_kept_as_it_is_then() -> None:
+    week, day = Retention(604_800.0), Retention(86_400.0, dry_run=True)
+    async with bed() as b:
+        at = AgentAddress(HOST, "pod-1")
+        b.inventory.watch(ALICE, "pod-1", at, retention=week)
+        await asyncio.sleep(30)
+        b.inventory.watch(ALICE, "pod-1", at, retention=day)
+        await asyncio.sleep(15)
+        b.inventory.forget_state(ALICE)
+        await asyncio.sleep(1)
+    assert b.agents.told == [week, week, day, day]
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("no_jitter")
+async def test_a_deletion_is_news_once() -> None:
+    async with bed() as b:
+        b.watch()
+        await asyncio.sleep(10)
+        b.news.clear()
+        last = {"time": "2026-11-24T04:00:00Z", "sessions": 3, "freedBytes": 81_000}
+        b.agents.states[HOST] = a_state() | {"expiry": {"lastDeletion": last}}
+        await asyncio.sleep(60)
+        assert b.state
+        assert b.state.deletion == Deletion("2026-11-24T04:00:00Z", 3, 81_000)
+        assert len(b.news) == 1
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("no_jitter")
+async def test_an_erasure_is_told_at_once_and_asked_after_until_it_is_done() -> None:
+    async with bed() as b:
+        b.watch()
+        await asyncio.sleep(1)
+        b.inventory.erase(ALICE[0], "saas", {ALICE[1]: ("c0de",), "elsewhere": ("c0de",)})
+        assert b.inventory.erasing() == {ALICE: ("c0de",), (ALICE[0], "elsewhere"): ("c0de",)}
+        await asyncio.sleep(1)
+        assert b.agents.erase == [(), ("c0de",)]
+        await asyncio.sleep(5)
+        assert len(b.agents.erase) == 3, "3 s later"
+        b.news.clear()
+        b.agents.states[HOST] = a_state() | {"erasure": {"erased": {"c0de": 2}}}
+        await asyncio.sleep(3)
+        assert b.state
+        assert b.state.erased == (("c0de", 2),)
+        assert len(b.news) == 1
+        b.inventory.erase(ALICE[0], "other", {})
+        assert len(b.inventory.erasing()) == 2, "of another pool"
+        b.inventory.erase(ALICE[0], "saas", {})
+        assert b.inventory.erasing() == {}
+        asked = len(b.agents.erase)
+        await asyncio.sleep(24)
+        assert b.agents.erase[asked:] == [(), ()], "in 3 s, and from then on every 20 s"
+
+
 # ---- what is news, pure
 
 figures = st.none() | st.integers(0, 100)
@@ -294,6 +366,7 @@ some_state = st.builds(
     latency_factor=figures,
     age_s=figures,
     stalled_s=figures,
+    wait_for_room=st.none() | st.integers(0, 2),
 )
 some_limits = st.builds(Limits, **dict.fromkeys(Limits.__dataclass_fields__, st.none() | st.integers(1, 99)))
 
@@ -308,7 +381,7 @@ def test_two_states_have_the_same_mark_exactly_if_no_decision_could_tell_them_ap
             for name in Limits.__dataclass_fields__
             if getattr(limits, name) is not None
         ]
-        return [state.answering, state.busy and True, *exceeded]
+        return [state.answering, state.busy and True, bool(state.wait_for_room), *exceeded]
 
     assert (mark_of(one, limits) == mark_of(other, limits)) == (decided(one) == decided(other))
     assert mark_of(one, limits) == mark_of(replace(one, taken_at=EPOCH + timedelta(hours=1), loaded=7), limits)

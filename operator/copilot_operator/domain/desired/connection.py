@@ -24,6 +24,7 @@ def connection(snapshot: TenantSnapshot) -> Manifest:
         "token": token,
     }
     manifest = child(SECRET, snapshot, labels={USABLE_LABEL: "false"})
+    manifest["metadata"]["annotations"] |= snapshot.rotation.annotations()
     return stamped(manifest | {"type": "Opaque", "data": encoded(values)})
 
 

@@ -5,8 +5,17 @@ from typing import Any, Final
 from copilot_operator.api.duration import duration_s
 from copilot_operator.api.resources import overlay
 from copilot_operator.domain.desired.common import child, selector, stamped, tenant_labels, with_revision
-from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
+from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT, METRICS_PORT
+from copilot_operator.domain.desired.volumes import (
+    agent_env,
+    agent_mounts,
+    cli_env,
+    cli_mounts,
+    disposable_volumes,
+    state_volumes,
+)
 from copilot_operator.domain.fit import own_resources
+from copilot_operator.domain.github_app import SERIAL_KEY, host_of
 from copilot_operator.domain.kinds import DEPLOYMENT
 from copilot_operator.domain.manifest import Manifest, annotations_of, digest
 from copilot_operator.domain.naming import (
@@ -16,6 +25,7 @@ from copilot_operator.domain.naming import (
     pool_object,
 )
 from copilot_operator.domain.snapshot import TenantSnapshot
+from copilot_operator.domain.tenant_tokens import CODE_LENGTH
 
 CLI_UID: Final = 10001
 AGENT_UID: Final = 10002  # its own: what runs in the server must not read the agent's memory
@@ -23,6 +33,9 @@ FLUSH_S: Final = 60  # what the grace period has beyond drain.timeout: to abort,
 PROGRESS_DEADLINE_S: Final = 120
 TOKEN_ENV: Final = "COPILOT_CONNECTION_TOKEN"
 GITHUB_TOKEN_ENV: Final = "COPILOT_SDK_AUTH_TOKEN"
+MINTED_TOKEN_ENV: Final = "COPILOT_GITHUB_TOKEN"
+SERIAL_ENV: Final = "COPILOT_OPERATOR_TOKEN_SERIAL"
+HOST_ENV: Final = "COPILOT_GH_HOST"
 LOCKED_DOWN: Final[Manifest] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -67,9 +80,12 @@ def intent(snapshot: TenantSnapshot) -> dict[str, Any]:
     assert snapshot.token
     spec, credential = snapshot.pool.spec, snapshot.server_credential
     token = [credential.secret, credential.key, credential.digest] if credential else None
+    if credential and credential.app:  # a new one comes every hour, with a cause of its own: see ``old_token``
+        token = [credential.secret, credential.key, host_of(credential.app)]
     own = own_resources(snapshot.spec)
     return {
         "image": spec.server.image,
+        "runtime": spec.server.runtime,
         "args": list(spec.server.args),
         "env": _user_env(snapshot),
         "resources": _as_json(spec.server.resources),
@@ -113,7 +129,7 @@ def _template(snapshot: TenantSnapshot) -> Manifest:
         "kubectl.kubernetes.io/default-container": "copilot",
         TENANT_ANNOTATION: snapshot.name,  # a pod's events find the tenant by it: its owner is a ReplicaSet
         # what these volumes hold may be lost; Cluster Autoscaler would not empty the node for them otherwise
-        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "logs,tmp",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": ",".join(disposable_volumes(snapshot)),
     }
     return {
         "metadata": {"labels": dict(template.metadata.labels) | tenant_labels(snapshot), "annotations": annotations},
@@ -135,7 +151,7 @@ def _template(snapshot: TenantSnapshot) -> Manifest:
             "initContainers": [_agent(snapshot)],
             "containers": [_cli(snapshot)],
             "volumes": [
-                {"name": "data", "persistentVolumeClaim": {"claimName": snapshot.server}},
+                *state_volumes(snapshot),
                 {"name": "logs", "emptyDir": {"sizeLimit": "256Mi"}},
                 {"name": "tmp", "emptyDir": {}},
             ],
@@ -155,31 +171,59 @@ def _agent(snapshot: TenantSnapshot) -> Manifest:
         "env": [
             _server_token(snapshot),
             {"name": "COPILOT_AGENT_DRAIN_DEADLINE_S", "value": str(drain_timeout_s(snapshot))},
+            *_persistence(snapshot),
+            *agent_env(snapshot),
         ],
-        "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in (("agent", AGENT_PORT), ("metrics", METRICS_PORT))
+        ],
         "resources": AGENT_RESOURCES,
         "securityContext": LOCKED_DOWN | {"runAsUser": AGENT_UID},
         "startupProbe": probe | {"periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 3},
-        "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": True}],
+        "volumeMounts": agent_mounts(snapshot),
     }
+
+
+def _persistence(snapshot: TenantSnapshot) -> list[Manifest]:
+    """By what the agent knows ephemeral sessions; nothing where there is no gateway, for there are none."""
+    assert snapshot.pool
+    spec = snapshot.pool.spec
+    if not spec.gateway.enabled:
+        return []
+    code_length = CODE_LENGTH if spec.isolation == "Shared" else 0
+    return [
+        {"name": "COPILOT_AGENT_PERSISTENCE", "value": spec.sessions.persistence},
+        {"name": "COPILOT_AGENT_CODE_LENGTH", "value": str(code_length)},
+    ]
 
 
 def _cli(snapshot: TenantSnapshot) -> Manifest:
     assert snapshot.pool
     spec = snapshot.pool.spec
-    args = ["--log-level", spec.server.log_level]
+    # an image that can't run it takes this for a flag of the CLI, and says so
+    args = ["--runtime", spec.server.runtime] if snapshot.runs_copilot_runtime else []
+    args += ["--log-level", spec.server.log_level]
     args += ["--session-idle-timeout", str(round(duration_s(spec.sessions.idle_timeout)))]
     ours = [
         _server_token(snapshot),
         {"name": "HOME", "value": "/data/home"},
         {"name": "COPILOT_HOME", "value": "/data/copilot"},
+        *cli_env(snapshot),
     ]
-    if credential := snapshot.server_credential:
+    credential, host = snapshot.server_credential, None
+    if credential and credential.app:
+        # GitHub documents installation tokens in this variable only; the script starts the CLI so that it reads it
+        ours.append(_from_secret(MINTED_TOKEN_ENV, credential.secret, credential.key))
+        ours.append(_from_secret(SERIAL_ENV, credential.secret, SERIAL_KEY))
+        host = host_of(credential.app)
+    elif credential:
         args += ["--auth-token-env", GITHUB_TOKEN_ENV]
         ours.append(_from_secret(GITHUB_TOKEN_ENV, credential.secret, credential.key))
     # by name: the API server answers two of one name in an apply with an error that no retry cures
-    env = {variable["name"]: variable for variable in [*_user_env(snapshot), *ours]}
+    preset = [{"name": HOST_ENV, "value": host}] if host else []
+    env = {variable["name"]: variable for variable in [*preset, *_user_env(snapshot), *ours]}
     return {
         "name": "copilot",
         "image": spec.server.image,
@@ -196,7 +240,7 @@ def _cli(snapshot: TenantSnapshot) -> Manifest:
         "livenessProbe": _probe("/livez", period_s=10, failures=6) | {"terminationGracePeriodSeconds": 10},
         "readinessProbe": _probe("/readyz", period_s=5, failures=2),
         "volumeMounts": [
-            {"name": "data", "mountPath": "/data"},
+            *cli_mounts(snapshot),
             {"name": "logs", "mountPath": "/logs"},
             {"name": "tmp", "mountPath": "/tmp"},
         ],

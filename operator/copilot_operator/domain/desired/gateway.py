@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from copilot_operator.api.duration import duration_s
+from copilot_operator.api.sessions import InfiniteSpec
 from copilot_operator.domain.desired.common import gateway_labels, pool_labels, stamped
 from copilot_operator.domain.desired.connection import encoded
 from copilot_operator.domain.desired.deployment import LOCKED_DOWN
-from copilot_operator.domain.desired.pool import block, head, operator_peer, peers_of, ports
-from copilot_operator.domain.desired.service import CLI_PORT
+from copilot_operator.domain.desired.pool import block, head, metrics_rule, operator_peer, peers_of, ports
+from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
+from copilot_operator.domain.desired.tenant_entry import trouble_of
 from copilot_operator.domain.kinds import (
     DEPLOYMENT,
     DISRUPTION_BUDGET,
@@ -32,7 +34,9 @@ from copilot_operator.domain.naming import (
     gateway_of,
     tenant_key,
 )
+from copilot_operator.domain.sharing import shared_sessions
 from copilot_operator.domain.snapshot import PoolSnapshot
+from copilot_operator.domain.tenant_tokens import shared_code
 
 ADMIN_PORT: Final = 4322
 GATEWAY_UID: Final = 10003
@@ -62,9 +66,9 @@ def role(snapshot: PoolSnapshot, secrets: tuple[str, ...]) -> Manifest:
             "apiGroups": [""],
             "resources": ["secrets"],
             "resourceNames": list(secrets),
-            "verbs": ["get", "list", "watch"],
+            "verbs": ["list", "watch"],
         },
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": [*(["get"] if _shares(snapshot) else []), "list", "watch"]},
     ]
     return stamped(_head(ROLE, snapshot) | {"rules": rules})
 
@@ -83,8 +87,9 @@ def disruption_budget(snapshot: PoolSnapshot) -> Manifest:
 
 
 def network_policy(snapshot: PoolSnapshot) -> Manifest:
-    """In: applications; the operator to its admin port. Out: servers, DNS, and the API server, whose address no
-    selector tells: any but a cloud's metadata service."""
+    """In: applications; the operator and ``allowMetricsFrom`` to its admin port, which has its own key for what
+    is private. Out: servers and their agents, DNS, and the API server, whose address no selector tells: any but a
+    cloud's metadata service."""
     assert snapshot.spec
     spec = {
         "podSelector": {"matchLabels": gateway_labels(snapshot.name)},
@@ -92,10 +97,14 @@ def network_policy(snapshot: PoolSnapshot) -> Manifest:
         "ingress": [
             {"from": peers_of(snapshot.spec.network_policy), "ports": ports("TCP", CLI_PORT)},
             {"from": [operator_peer(snapshot.settings)], "ports": ports("TCP", ADMIN_PORT)},
+            *metrics_rule(snapshot.spec.network_policy, ADMIN_PORT),
         ],
         "egress": [
             {"ports": ports("UDP", 53) + ports("TCP", 53)},
-            {"to": [{"podSelector": {"matchLabels": pool_labels(snapshot.name)}}], "ports": ports("TCP", CLI_PORT)},
+            {
+                "to": [{"podSelector": {"matchLabels": pool_labels(snapshot.name)}}],
+                "ports": ports("TCP", CLI_PORT, AGENT_PORT),
+            },
             {"to": [block("0.0.0.0/0"), block("::/0")], "ports": ports("TCP", 443, 6443)},
         ],
     }
@@ -186,6 +195,12 @@ def settings(snapshot: PoolSnapshot, shards: tuple[str, ...], tenant_shards: tup
     return _secret(snapshot, gateway_of(snapshot.name), values | {"admin.key": snapshot.gateway.admin_key})
 
 
+def _trouble(snapshot: PoolSnapshot) -> str:
+    """Of a server that tenants share; a server of its own is its tenant's matter."""
+    found = (trouble_of(each.trouble) for each in snapshot.servers if each.running)
+    return next(filter(None, found), "")
+
+
 def pool_file(snapshot: PoolSnapshot) -> dict[str, Any]:
     """``pool.json`` of a gateway's configuration (gateway/config_files.py)."""
     assert snapshot.spec
@@ -200,6 +215,7 @@ def pool_file(snapshot: PoolSnapshot) -> dict[str, Any]:
             "hostTools": policy.host_tools,
             "mcpServers": policy.mcp_servers,
             "maxAiCredits": policy.max_ai_credits,
+            **({"infinite": _infinite(spec.sessions.infinite)} if spec.sessions.infinite else {}),
         },
         "limits": {
             "connections": limits.connections,
@@ -207,8 +223,41 @@ def pool_file(snapshot: PoolSnapshot) -> dict[str, Any]:
             "burst": limits.burst,
         },
         "idle": {"sessionS": duration_s(spec.sessions.idle_timeout)},
+        "sessions": {
+            "most": spec.sessions.max_concurrent,
+            "evict": spec.sessions.when_full == "EvictOldestIdle",
+            "ephemeral": spec.sessions.persistence == "Ephemeral",
+            **({"shared": True} if _shares(snapshot) else {}),
+        },
+        "forgets": spec.storage.mode == "Ephemeral",
         **({"credential": dict(snapshot.gateway.credential)} if snapshot.gateway.credential else {}),
+        **({"trouble": trouble} if (trouble := _trouble(snapshot)) else {}),
+        **({"sharedSessions": _shared_sessions(snapshot)} if shared_sessions(snapshot) else {}),
     }
+
+
+def _shared_sessions(snapshot: PoolSnapshot) -> list[dict[str, Any]]:
+    key = snapshot.gateway.tenant_key
+    return [
+        {"name": each.name, "code": shared_code(key, each.name), "queues": each.when_busy == "Queue"}
+        for each in shared_sessions(snapshot)
+    ]
+
+
+def _shares(snapshot: PoolSnapshot) -> bool:
+    """Whether all servers have all sessions: gateways ask whether a pod that had one is gone."""
+    return snapshot.spec is not None and snapshot.spec.storage.mode == "Shared"
+
+
+def _infinite(spec: InfiniteSpec) -> dict[str, Any]:
+    """As ``session.create`` takes it."""
+    background, buffer = spec.background_compaction_threshold, spec.buffer_exhaustion_threshold
+    said = {
+        "enabled": spec.enabled,
+        "backgroundCompactionThreshold": None if background is None else float(background),
+        "bufferExhaustionThreshold": None if buffer is None else float(buffer),
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def tenants(snapshot: PoolSnapshot, name: str, entries: Mapping[str, str]) -> Manifest:

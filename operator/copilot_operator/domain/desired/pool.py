@@ -4,10 +4,10 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Final
 
-from copilot_operator.api.network import NetworkPeer, NetworkPolicySpec
+from copilot_operator.api.network import NetworkPeer, NetworkPolicySpec, withheld_of
 from copilot_operator.domain.desired.common import gateway_labels, pool_labels, stamped
 from copilot_operator.domain.desired.connection import encoded
-from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
+from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT, METRICS_PORT
 from copilot_operator.domain.kinds import DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE_ACCOUNT, Kind
 from copilot_operator.domain.manifest import Manifest, owner_reference
 from copilot_operator.domain.naming import (
@@ -22,7 +22,6 @@ from copilot_operator.domain.naming import (
 )
 from copilot_operator.domain.snapshot import PoolSnapshot, Settings
 
-METADATA_SERVICE: Final = ipaddress.IPv4Network("169.254.169.254/32")  # clouds hand out node credentials there
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 
 
@@ -45,8 +44,9 @@ def token_shard(snapshot: PoolSnapshot, name: str, tokens: Mapping[str, str]) ->
 def network_policy(snapshot: PoolSnapshot) -> Manifest:
     """Who may talk to the servers, and whom they may talk to.
 
-    In: the gateway, or without one applications, to the CLI's port; the operator to the CLI and the agent. Kubelet's
-    probes come from the node and need no rule. Out: DNS and ``egressCIDRs``, never a cloud's metadata service.
+    In: the gateway, or without one applications, to the CLI's port; the operator to the CLI and the agent; who is in
+    ``allowMetricsFrom`` to the metrics. Kubelet's probes come from the node and need no rule. Out: DNS and
+    ``egressCIDRs``, never a cloud's metadata service.
     """
     assert snapshot.spec
     policy = snapshot.spec.network_policy
@@ -60,6 +60,8 @@ def network_policy(snapshot: PoolSnapshot) -> Manifest:
         "ingress": [
             {"from": clients, "ports": ports("TCP", CLI_PORT)},
             {"from": [operator], "ports": ports("TCP", CLI_PORT, AGENT_PORT)},
+            *([{"from": clients, "ports": ports("TCP", AGENT_PORT)}] if snapshot.spec.gateway.enabled else []),
+            *metrics_rule(policy, METRICS_PORT),
         ],
         "egress": [
             {"ports": ports("UDP", 53) + ports("TCP", 53)},
@@ -105,6 +107,12 @@ def peers_of(policy: NetworkPolicySpec) -> list[Manifest]:
     return [_peer(peer) for peer in policy.allow_from] or [{"podSelector": {"matchExpressions": [others]}}]
 
 
+def metrics_rule(policy: NetworkPolicySpec, port: int) -> list[Manifest]:
+    """The rule that lets ``allowMetricsFrom`` in; none if it is empty, for a rule without peers lets everybody in."""
+    peers = [_peer(peer) for peer in policy.allow_metrics_from]
+    return [{"from": peers, "ports": ports("TCP", port)}] if peers else []
+
+
 def operator_peer(settings: Settings) -> Manifest:
     return {
         "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: settings.operator_namespace}},
@@ -118,8 +126,8 @@ def _peer(peer: NetworkPeer) -> Manifest:
 
 
 def block(cidr: str) -> Manifest:
-    network = ipaddress.ip_network(cidr, strict=False)
-    block: Manifest = {"cidr": str(network)}
-    if isinstance(network, ipaddress.IPv4Network) and METADATA_SERVICE.subnet_of(network):
-        block["except"] = [str(METADATA_SERVICE)]
+    """A range, without the addresses at which clouds hand out credentials."""
+    block: Manifest = {"cidr": str(ipaddress.ip_network(cidr, strict=False))}
+    if withheld := withheld_of(cidr):
+        block["except"] = withheld
     return {"ipBlock": block}

@@ -14,6 +14,7 @@ from copilot_operator.domain.snapshot import TenantSnapshot
 
 CLI_PORT: Final = 4321
 AGENT_PORT: Final = 4322
+METRICS_PORT: Final = 4323  # of the agent: nothing but metrics
 
 
 def service(snapshot: TenantSnapshot, *, cordoned: bool = False) -> Manifest:

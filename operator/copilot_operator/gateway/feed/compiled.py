@@ -5,8 +5,9 @@
     serverTokens      by server name: its connection token
     tenants           by any key: JSON {"tokens": [sha256 of a tenant's token], and the fields of a TenantFile}
 
-A server is what its pod is: Serving while its CLI runs and nothing keeps new work away from it, Draining while it ends
-or is cordoned, Stopped without a pod. That it answers, the gateway finds out by itself.
+A server is what its pod is: Serving while its CLI runs and nothing keeps new work away from it, Starting from its
+process's start until kubelet has found that it answers, Draining while it ends or is cordoned, Stopped without a pod.
+That it answers, the gateway finds out by itself: with one that starts sooner than kubelet, which looks once a second.
 """
 
 import json
@@ -18,7 +19,7 @@ SERVER_PORT: Final = 4321
 TENANT_LABEL: Final = "copilot-operator.io/tenant"
 CORDONED_LABEL: Final = "copilot-operator.io/cordoned"
 CONTAINER: Final = "copilot"
-SERVING, DRAINING, STOPPED = "Serving", "Draining", "Stopped"
+SERVING, STARTING, DRAINING, STOPPED = "Serving", "Starting", "Draining", "Stopped"
 
 Values = Mapping[str, str]  # of a Secret, decoded
 
@@ -35,6 +36,7 @@ class SeenPod:
     ip: str
     server: str
     state: str
+    uid: str = ""
 
 
 def seen(pod: Mapping[str, Any]) -> SeenPod:
@@ -42,20 +44,20 @@ def seen(pod: Mapping[str, Any]) -> SeenPod:
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
     ip = status.get("podIP") or ""
-    ending = "deletionTimestamp" in metadata
-    if not ip or not _runs(status):
-        state = STOPPED
-    else:
-        state = DRAINING if ending or labels.get(CORDONED_LABEL) == "true" else SERVING
-    return SeenPod(metadata["name"], ip, _server_of(metadata, labels), state)
+    kept_off = "deletionTimestamp" in metadata or labels.get(CORDONED_LABEL) == "true"
+    state = _state(status) if ip else STOPPED
+    if kept_off:
+        state = DRAINING if state == SERVING else STOPPED
+    return SeenPod(metadata["name"], ip, _server_of(metadata, labels), state, metadata.get("uid") or "")
 
 
-def _runs(status: Mapping[str, Any]) -> bool:
+def _state(status: Mapping[str, Any]) -> str:
+    """Of a server that nothing is kept from."""
     containers = status.get("containerStatuses") or ()
-    return any(
-        each.get("name") == CONTAINER and each.get("started") and "running" in (each.get("state") or {})
-        for each in containers
-    )
+    cli: Mapping[str, Any] = next((each for each in containers if each.get("name") == CONTAINER), {})
+    if "running" not in (cli.get("state") or {}):
+        return STOPPED
+    return SERVING if cli.get("started") else STARTING
 
 
 def _server_of(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> str:
@@ -64,7 +66,7 @@ def _server_of(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         return ""
     server = f"copilot-{label}"
     owners = metadata.get("ownerReferences") or ()
-    made = any(each.get("kind") == "ReplicaSet" and each["name"].startswith(f"{server}-") for each in owners)
+    made = any(each.get("kind") == "ReplicaSet" and each["name"].rpartition("-")[0] == server for each in owners)
     return server if made else ""
 
 
@@ -118,7 +120,7 @@ def compiled(known: Seen) -> dict[str, bytes]:
 
 def _servers(tokens: Values, pods: Iterable[SeenPod]) -> dict[str, Any]:
     """Of two pods of a server the one that serves counts, then the one that drains."""
-    order = {STOPPED: 0, DRAINING: 1, SERVING: 2}
+    order = {STOPPED: 0, STARTING: 1, DRAINING: 2, SERVING: 3}
     best: dict[str, SeenPod] = {}
     for pod in sorted(pods, key=lambda each: (order[each.state], each.name)):
         best[pod.server] = pod
@@ -126,7 +128,7 @@ def _servers(tokens: Values, pods: Iterable[SeenPod]) -> dict[str, Any]:
     for server, token in tokens.items():
         its = best.get(server)
         state = its.state if its else STOPPED
-        place = {"host": its.ip, "port": SERVER_PORT} if its and state != STOPPED else {}
+        place = {"host": its.ip, "port": SERVER_PORT, "pod": its.uid} if its and state != STOPPED else {}
         found[server] = {"state": state, "token": token, **place}
     return found
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONNECT_S: Final = 5.0
 LIST_S: Final = 30.0
+ASK_S: Final = 5.0
 WATCH_S: Final = 240  # after which the API server ends a watch
 SILENCE_S: Final = 120.0  # bookmarks come about every minute: a watch that tells nothing for longer is dead
 FIRST_BACKOFF_S: Final = 0.2
@@ -79,6 +80,20 @@ class KubeReader:
             base_url=access.url, verify=verify, timeout=timeout, limits=limits, trust_env=False
         ) as client:
             yield KubeReader(access, client, silence_s)
+
+    async def pod(self, name: str) -> dict[str, Any] | None:
+        """A pod as it is stored now, no cache in between; None: there is none. Raises OSError or ValueError: nobody
+        says."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                answer = await self._client.get(f"{self._path('pods')}/{name}", headers=self._headers())
+        except httpx.HTTPError as error:
+            raise OSError(_said(error)) from error
+        if answer.status_code == HTTPStatus.NOT_FOUND and answer.json().get("reason") == "NotFound":
+            return None
+        _check(answer.status_code, answer.text)
+        found: dict[str, Any] = answer.json()
+        return found
 
     async def follow(self, resource: str, selector: Mapping[str, str], watcher: Watcher) -> None:
         """Tell ``watcher`` of ``resource`` (``secrets``, ``pods``) until cancelled. ``selector`` is a query."""

@@ -10,14 +10,14 @@ encode: Final = msgspec.json.Encoder().encode
 
 class _Request(msgspec.Struct, gc=False):
     jsonrpc: str
-    id: Raw
+    id: int
     method: str
     params: Any
 
 
-def request(id: bytes, method: str, params: Any) -> bytes:
-    """The body of a request; ``id`` is raw JSON."""
-    return encode(_Request("2.0", Raw(id), method, params))
+def request(id: int, method: str, params: Any) -> bytes:
+    """The body of a request of our own."""
+    return encode(_Request("2.0", id, method, params))
 
 
 def notification(method: str, params: Any) -> bytes:

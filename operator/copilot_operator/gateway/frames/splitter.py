@@ -4,15 +4,15 @@
 said of a bad header is said in the CLI's words.
 """
 
+import re
 from typing import Final
 
 from copilot_operator.gateway.frames.compose import error_reply
 from copilot_operator.rpc.errors import PARSE_ERROR, ProtocolError
 from copilot_operator.rpc.framing import MAX_HEADER_BYTES, content_length, header_field
 
-_HEADER: Final = b"Content-Length: "
 _HEADER_END: Final = b"\r\n\r\n"
-_LENGTH_DIGITS: Final = 18  # an exabyte
+_known_header: Final = re.compile(rb"Content-Length: ([0-9]{1,18})\r\n\r\n").match
 
 
 class BadFrame(ProtocolError):
@@ -52,14 +52,20 @@ class Splitter:
             self._kept.clear()
             self._due = 0
         bodies = []
-        at, size = 0, len(data)
+        at, size, most = 0, len(data), self.max_body_bytes
         while at < size:
-            end = data.find(_HEADER_END, at, at + MAX_HEADER_BYTES)
-            if end < 0:
-                _check_unfinished(data[at : at + MAX_HEADER_BYTES])
-                break
-            begin = end + len(_HEADER_END)
-            after = begin + self._length(data[at:end])
+            known = _known_header(data, at)
+            if known is not None:
+                begin, length = known.end(), int(known[1])
+            else:
+                end = data.find(_HEADER_END, at, at + MAX_HEADER_BYTES)
+                if end < 0:
+                    _check_unfinished(data[at : at + MAX_HEADER_BYTES])
+                    break
+                begin, length = end + len(_HEADER_END), _announced(data[at:end])
+            if length > most:
+                raise BadFrame(f"body of {length} bytes, expected no more than {most}")
+            after = begin + length
             if after > size:
                 self._due = after - at
                 break
@@ -68,16 +74,6 @@ class Splitter:
         if at < size:
             self._kept += data[at:]
         return bodies
-
-    def _length(self, header: bytes) -> int:
-        value = header[len(_HEADER) :]
-        if header.startswith(_HEADER) and value.isdigit() and len(value) <= _LENGTH_DIGITS:
-            length = int(value)
-        else:
-            length = _announced(header)
-        if length > self.max_body_bytes:
-            raise BadFrame(f"body of {length} bytes, expected no more than {self.max_body_bytes}")
-        return length
 
 
 def _announced(header: bytes) -> int:

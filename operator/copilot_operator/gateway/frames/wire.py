@@ -18,6 +18,7 @@ from copilot_operator.rpc.errors import PARSE_ERROR, ProtocolError
 __all__ = [
     "EVENT_MIDDLE",
     "EVENT_OPENING",
+    "ID_BEGIN",
     "INVALID_REQUEST",
     "BadFrame",
     "BadMessage",
@@ -28,8 +29,8 @@ __all__ = [
     "error",
     "error_reply",
     "event_head",
+    "good_id_end",
     "good_reply",
-    "good_reply_id",
     "good_with_id",
     "head",
     "notification",
@@ -50,7 +51,10 @@ EVENT_MIDDLE: Final = b'","event":{"type":"'
 _ID_OPENING: Final = b'{"jsonrpc":"2.0","id":'
 _RESULT: Final = b',"result":'
 _ID_DIGITS: Final = 20  # of the longest integer id, its sign included
+ID_BEGIN: Final = len(_ID_OPENING)
+_MOST_GOOD_ID: Final = ID_BEGIN + _ID_DIGITS + len(_RESULT)  # where the longest id of a good reply is over
 _INTEGER: Final = re.compile(rb"-?(0|[1-9][0-9]{0,18})")  # what the CLI takes: 64 bits with sign, about
+_SURE_DIGITS: Final = 19  # fewer are an integer for certain: JSON has no zeros in front
 _ABSENT: Final = Raw(b"")
 _NOT_JSON: Final = (msgspec.DecodeError, ValueError, RecursionError)  # ValueError: not UTF-8, too many digits
 
@@ -126,7 +130,8 @@ def head(body: bytes) -> Head:
         raise BadMessage(PARSE_ERROR, str(error)) from error
     if message.jsonrpc != "2.0":
         raise BadMessage(INVALID_REQUEST, _version_fault(message.jsonrpc))
-    id = _id(bytes(message.id))
+    raw = bytes(message.id)
+    id = raw if raw.isdigit() and len(raw) < _SURE_DIGITS else _id(raw)
     if message.method is UNSET:
         return _reply_head(message, id)
     if not isinstance(message.method, str) or (id is None and message.id):
@@ -234,24 +239,18 @@ def with_id(body: bytes, new_id: bytes) -> bytes:
 _FIXED: Final = frozenset(("jsonrpc", "id"))
 
 
-def good_reply_id(body: bytes) -> bytes | None:
-    """The id of a good reply in the form that servers write, of which no more is read; None: something else."""
-    end = _good_id_end(body)
-    return body[len(_ID_OPENING) : end] if end else None
+def good_id_end(body: bytes) -> int:
+    """Where the id ends (it begins at ``ID_BEGIN``) of a good reply in the form that servers write; 0: something else.
+
+    No more is read of it; whether the id is an integer shows when it is looked up.
+    """
+    end = body.find(_RESULT, ID_BEGIN, _MOST_GOOD_ID)
+    return end if end > 0 and body.startswith(_ID_OPENING) else 0
 
 
-def good_with_id(body: bytes, new_id: bytes) -> bytes | None:
-    """A good reply in the form that servers write under another id; None: something else."""
-    end = _good_id_end(body)
-    return _ID_OPENING + new_id + body[end:] if end else None
-
-
-def _good_id_end(body: bytes) -> int:
-    """Where the integer id ends; 0: another form. Whether it is an integer shows when it is looked up."""
-    if not body.startswith(_ID_OPENING):
-        return 0
-    begin = len(_ID_OPENING)
-    return max(body.find(_RESULT, begin, begin + _ID_DIGITS + len(_RESULT)), 0)
+def good_with_id(body: bytes, id_end: int, new_id: bytes) -> bytes:
+    """A good reply under another id (raw JSON). ``id_end`` is what ``good_id_end`` says, and not 0."""
+    return _ID_OPENING + new_id + body[id_end:]
 
 
 def _id_end(body: bytes) -> int:

@@ -20,6 +20,7 @@ from copilot_operator.gateway.rules.create_tables import (
     PAYING,
 )
 from copilot_operator.gateway.rules.policy import Credential, Policy, check_model, of_type, refused
+from copilot_operator.rpc.ephemeral import UNSTORED
 
 ASK_USER: Final = "builtin:ask_user"
 _MCP_TOOLS: Final = "mcp:*"
@@ -95,6 +96,8 @@ def _sanitised(
         sent = {**sent, **defaults} if policy.is_shared else {**defaults, **sent}
     if credential is not None and not any(given.get(name) for name in PAYING):
         sent |= credential.fields()
+    if given.get("sessionId") in policy.ephemeral:
+        sent |= UNSTORED
     return sent | _limits(given, policy)
 
 
@@ -194,7 +197,7 @@ def _limits(given: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
         limits["allowedModels"] = [model for model in policy.models if not allowed or model in allowed]
     elif allowed:
         limits["allowedModels"] = allowed
-    if policy.infinite is not None:
+    if policy.infinite is not None and "infiniteSessions" not in given:
         limits["infiniteSessions"] = dict(policy.infinite)
     if (session_limits := _session_limits(given, policy)) is not None:
         limits["sessionLimits"] = session_limits

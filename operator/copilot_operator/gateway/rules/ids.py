@@ -15,10 +15,8 @@ from copilot_operator.gateway.frames.wire import EVENT_MIDDLE, EVENT_OPENING
 from copilot_operator.gateway.rules import places
 from copilot_operator.gateway.rules.methods import Isolation, Rule, rule
 from copilot_operator.gateway.rules.places import LIFECYCLE_ID, LIFECYCLE_OPENING, MARK
+from copilot_operator.rpc.ids import MAX_ID_LENGTH, is_id
 
-MAX_ID_LENGTH: Final = 250  # of a server's id; 251 is a file name too long
-
-_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_-]+")
 _CODE: Final = re.compile(r"[A-Za-z0-9_-]*")
 # Types whose data may hold an id; all other events are spliced.
 _INNER_TYPES: Final = frozenset(kind.encode() for kind in (*places.EVENT_PLACES, places.SOURCED, places.FAILED))
@@ -50,6 +48,14 @@ class InvalidId(Exception):
         super().__init__(self.message)
 
 
+class SessionEvent(msgspec.Struct, frozen=True, gc=False):
+    """A session.event as its client may read it: ``frame``, of which session (the client's id), and its type."""
+
+    session_id: str
+    type: str
+    frame: bytes
+
+
 class NameSpace:
     """Between a client's ids and a server's. An empty ``code`` is a Dedicated tenant's: ids stay as they are."""
 
@@ -60,12 +66,13 @@ class NameSpace:
         self._isolation = Isolation.SHARED if code else Isolation.DEDICATED
         self._longest = MAX_ID_LENGTH - len(code)
         self._code = code.encode()
+        self._inner_types = _INNER_TYPES if code else frozenset((_SOURCED,))
         self._event_opening = EVENT_OPENING + self._code
         self._lifecycle_id = LIFECYCLE_ID + self._code
 
     def outer(self, client_id: object, method: str = "session.create") -> str:
         """The server's id; raises InvalidId, worded as the answer to ``method``."""
-        if isinstance(client_id, str) and len(client_id) <= self._longest and _CHARACTERS.fullmatch(client_id):
+        if isinstance(client_id, str) and is_id(client_id, longest=self._longest):
             return self.code + client_id
         raise self._invalid(client_id, method)
 
@@ -112,25 +119,44 @@ class NameSpace:
 
         Of the frames that servers write only those are decoded whose type carries ids inside.
         """
-        opening = self._event_opening
-        if body.startswith(opening):
-            begin = len(opening)
-            id_end = body.find(b'"', begin)
-            type_begin = id_end + len(EVENT_MIDDLE)
-            if id_end > begin and body.startswith(EVENT_MIDDLE, id_end):
-                kind = body[type_begin : body.find(b'"', type_begin)]
-                if not self.code:
-                    return body if kind != _SOURCED or _MARKED not in body else self._decoded_event(body)
-                if kind not in _INNER_TYPES and b"\\" not in kind:
-                    return EVENT_OPENING + body[begin:]
-            return self._decoded_event(body)
+        if (known := self._spliced(body)) is not None:
+            return known.frame
         if body.startswith(LIFECYCLE_OPENING):
             id_at = body.find(b'"', len(LIFECYCLE_OPENING))
             if body.startswith(LIFECYCLE_ID, id_at):
                 return self._spliced_lifecycle(body, id_at)
-        elif body.startswith(EVENT_OPENING) and b"\\" not in body[: len(opening)]:
-            return None  # of another tenant
+        elif self._is_of_another(body):
+            return None
         return self._decoded_event(body)
+
+    def session_event(self, body: bytes) -> SessionEvent | None:
+        """A session.event, read once; None: no such event, or not of this tenant."""
+        if (known := self._spliced(body)) is not None:
+            return known
+        head, frame = wire.event_head(body), self.event(body)
+        id = self.inner(head.session_id) if head is not None else None
+        return None if head is None or id is None or frame is None else SessionEvent(id, head.type, frame)
+
+    def _spliced(self, body: bytes) -> SessionEvent | None:
+        """An event of this tenant's in the form that servers write; None: another form, or ids may be inside."""
+        if not body.startswith(self._event_opening):
+            return None
+        begin = len(self._event_opening)
+        id_end = body.find(b'"', begin)
+        type_begin = id_end + len(EVENT_MIDDLE)
+        type_end = body.find(b'"', type_begin)
+        if id_end <= begin or type_end < 0 or not body.startswith(EVENT_MIDDLE, id_end):
+            return None
+        kind = body[type_begin:type_end]
+        if (kind in self._inner_types and (self.code or _MARKED in body)) or b"\\" in body[begin:type_end]:
+            return None
+        frame = EVENT_OPENING + body[begin:] if self.code else body
+        return SessionEvent(body[begin:id_end].decode(), kind.decode(), frame)
+
+    def _is_of_another(self, body: bytes) -> bool:
+        opening = self._event_opening
+        known = body.startswith(EVENT_OPENING) and not body.startswith(opening)
+        return known and b"\\" not in body[: len(opening)]
 
     def reverse(self, params: Any) -> dict[str, Any] | None:
         """The parameters of a server's request with the client's ids; None: not about a session of this tenant."""
@@ -187,7 +213,7 @@ class NameSpace:
     def _outer_prefix(self, prefix: object, method: str) -> str:
         if not isinstance(prefix, str):
             raise InvalidId(method, "missing or non-string parameter 'prefix'")
-        if prefix and not (len(prefix) <= self._longest and _CHARACTERS.fullmatch(prefix)):
+        if prefix and not is_id(prefix, longest=self._longest):
             raise self._invalid(prefix, method)
         return self.code + prefix
 
@@ -197,7 +223,7 @@ class NameSpace:
         if method in _UNKNOWN:
             return InvalidId(method, "", _UNKNOWN[method])
         if method in ("session.create", "session.resume"):
-            too_long = len(id) > self._longest and _CHARACTERS.fullmatch(id)
+            too_long = len(id) > self._longest and is_id(id, longest=len(id))
             limit = f" (at most {self._longest} characters here)" if too_long else ""
             return InvalidId(method, f"Rejected {method} request with invalid sessionId: {id}{limit}")
         if method == "session.getMessages":

@@ -98,6 +98,11 @@ class Rule:
     fields: tuple[str, ...] | None = None  # the parameters that are known; None: judged by a function of ``fields``
 
     @cached_property
+    def is_of_session(self) -> bool:
+        """Whether it goes where the session is that it names."""
+        return self.scope is Scope.SESSION
+
+    @cached_property
     def names_session_only(self) -> bool:
         """Whether the session's own id is the only one in its parameters."""
         return self.ids == ("sessionId",)
@@ -116,13 +121,20 @@ def table() -> Table:
 
 def rule(method: str, isolation: str) -> Rule:
     """The rule for a method; one that is not in the table is refused."""
-    return _rules(isolation).get(method) or Rule(method, Verdict.REFUSE)
+    return rules(isolation).get(method) or Rule(method, Verdict.REFUSE)
 
 
 @cache
-def _rules(isolation: str) -> dict[str, Rule]:
+def rules(isolation: str) -> Mapping[str, Rule]:
+    """The rules of all methods in the table; others are refused."""
     known = Isolation(isolation)
     return {method: _rule(method, row, known) for method, row in table().methods.items()}
+
+
+@cache
+def served(isolation: str) -> Mapping[str, Rule]:
+    """The rules of all methods that are not refused."""
+    return {method: each for method, each in rules(isolation).items() if each.verdict is not Verdict.REFUSE}
 
 
 def _rule(method: str, row: Row, isolation: Isolation) -> Rule:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from copilot_operator.gateway.rules.methods import Isolation
+from copilot_operator.rpc.ephemeral import Ephemeral
 
 INVALID_PARAMS: Final = -32602
 METHOD_NOT_FOUND: Final = -32601
@@ -22,14 +23,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``spec.isolation`` and ``spec.sessions.policy`` of a pool."""
+    """``spec.isolation``, ``spec.sessions.policy`` and ``spec.sessions.persistence`` of a pool."""
 
     isolation: Isolation = Isolation.SHARED
     models: tuple[str, ...] | None = None  # None: any; a session without a choice gets the first
     host_tools: bool = False
     mcp_servers: bool = False
     max_ai_credits: int | None = None  # a session
-    infinite: Mapping[str, Any] | None = None  # infiniteSessions of every session; None: the client's choice
+    infinite: Mapping[str, Any] | None = None  # infiniteSessions where the client says nothing of it
+    ephemeral: Ephemeral = field(default_factory=Ephemeral)  # by the clients' ids
 
     @property
     def is_shared(self) -> bool:

@@ -8,7 +8,7 @@ can reach beyond their session have a judge here.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from copilot_operator.gateway.rules.methods import Need, Verdict, rule
+from copilot_operator.gateway.rules.methods import Need, Rule, Verdict, rule
 from copilot_operator.gateway.rules.places import MARK
 from copilot_operator.gateway.rules.policy import (
     METHOD_NOT_FOUND,
@@ -116,6 +116,14 @@ def sanitised_other(
     return sent if judge is None else judge(sent, policy, credential)
 
 
+def plain_fields(known: Rule) -> frozenset[str] | None:
+    """The parameters that ``sanitised_other`` lets pass, whatever the policy and their values; None: it depends."""
+    depends = known.needs is not None or known.method in _NARROW or known.method in _JUDGES
+    if known.verdict is not Verdict.FORWARD or known.fields is None or depends:
+        return None
+    return frozenset(known.fields)
+
+
 def _check_need(method: str, need: Need, policy: Policy) -> None:
     opened = {Need.HOST_TOOLS: policy.opens_host, Need.MCP_SERVERS: policy.opens_mcp}
     if not opened[need]:
@@ -210,9 +218,9 @@ def _metadata(sent: dict[str, Any], policy: Policy, _: Credential | None) -> dic
 
 
 def _rewind(sent: dict[str, Any], policy: Policy, _: Credential | None) -> dict[str, Any]:
-    if sent.get("mode") != "conversation" and not policy.opens_host:
-        raise refused("mode", sent.get("mode"), "changes files of the host; use conversation")
-    return sent
+    """A CLI takes a message with a source, our mark of a send that may be in doubt, for no turn of a user."""
+    way_out = "the gateway's mark on messages keeps the CLI from it; session.history.truncate with this event does it"
+    raise refused("eventId", sent.get("eventId"), f"cannot be rewound to: {way_out}, but for files")
 
 
 def _models(sent: dict[str, Any], policy: Policy, credential: Credential | None) -> dict[str, Any]:

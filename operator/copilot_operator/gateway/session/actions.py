@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 ClientId: TypeAlias = int  # number of a client's connection, never used again within a process
 Link: TypeAlias = int  # an upstream connection, by the number of the client connection for which it was opened
 
@@ -16,11 +18,11 @@ GATEWAY_ERROR: Final = -32010  # ours: the CLI's own codes are those of JSON-RPC
 INTERNAL_ERROR: Final = -32603  # what the CLI answers when a method failed
 NOT_LOADED_TEXT: Final = "Session not found for sessionId"  # CLI 1.0.102: every method on an unloaded session
 TOOLS_TAKEN_TEXT: Final = "External tool name clash"  # a client's tool belongs to one connection
+ELSEWHERE: Final = "HeldElsewhere"  # reason of a failure of ours: it was unloaded, and another server has it by now
 NOT_STORED_TEXT: Final = "Failed to load session events: Session not found"  # resume of what is not on disk
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False, gc=False):
     """A client's request for a session. Compared by identity; one object from arrival to answer.
 
     ``params`` are the client's; what the server gets is made of them whenever they are sent (``fields``: by then
@@ -32,15 +34,18 @@ class Request:
 
     client: ClientId
     method: str
-    params: Mapping[str, Any] = field(repr=False)
+    params: Mapping[str, Any]
     arrived_at: float
     mark: str = ""
     counts_as_turn: bool = False
-    handle: Any = field(default=None, repr=False)
+    handle: Any = None
     sends: int = 0  # how often it went to a server
     server: str | None = None  # to which it went last
     epoch: int = -1  # during which loading of the session that was
-    abandoned: bool = False  # its client has gone
+    abandoned: bool = False  # its client has gone, or has been answered: it does not wait
+
+    def __repr__(self) -> str:
+        return f"Request({self.client}, {self.method!r}, arrived_at={self.arrived_at})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class Failure:
 
     @property
     def says_not_stored(self) -> bool:
-        return NOT_STORED_TEXT in self.message
+        elsewhere = isinstance(self.data, dict) and self.data.get("reason") == ELSEWHERE
+        return elsewhere or NOT_STORED_TEXT in self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +238,14 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """As ``Release``, once the session is kept on ``server`` as another gateway's: its client has come back there."""
+
+    via: Link
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Unload the idle session: ``sessions.close`` over any connection to ``server``; feed ``on_closed``."""
 
@@ -259,6 +273,7 @@ Action: TypeAlias = (
     | AskClient
     | AnswerServer
     | Release
+    | HandOver
     | Close
     | Disconnect
 )

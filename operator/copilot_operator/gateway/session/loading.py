@@ -29,8 +29,10 @@ from copilot_operator.gateway.session.settling import RETRY_S, SettlingState
 from copilot_operator.gateway.session.state import Loading, Phase
 
 STORED_WITHIN_S: Final = 0.5  # what a server has taken in it has stored, or at least says, by then (0.15 s seen)
+ANSWERED_S: Final = 5.0  # from an answer to the event that tells of it, at most; and to a turn that goes on
 _MOST_RETRY_S: Final = 1.0
 
+TOO_LONG: Final = "The session was unloaded for another one, for its question had waited too long for an answer"
 LOST: Final = "The server of this session ended while it worked on this"
 
 
@@ -53,11 +55,12 @@ class LoadingState(SettlingState):
         if via is None or self.made_with is None:
             self.made_with = None
             return self._give_up_doubts(self.work.doubts) + self._start_held(now)
+        self.may_go_on = self.may_go_on or self.parked
         params = {"sessionId": self.session_id} | self.made_with | self.owners[via].own
         return self._begin_loading(Load(via, "session.resume", params, not_before=not_before), None)
 
     def _begin_loading(self, action: Load, request: Request | None) -> list[Action]:
-        self.phase, self.loading = Phase.LOADING, Loading(action, request)
+        self.phase, self.loading, self.parked = Phase.LOADING, Loading(action, request), False
         return [action]
 
     def on_loaded(self, server: str, reply: Reply, now: float) -> list[Action]:
@@ -112,6 +115,7 @@ class LoadingState(SettlingState):
             self.phase, self.loading = Phase.UNLOADED, None  # nobody is there who could want it
             self.owners.remove(loading.action.via)
             return self._start_held(now)
+        loading.failed = failure.message
         if transient and self._wanted:
             return self._try_again(loading, now)
         self.phase, self.loading = Phase.UNLOADED, None
@@ -199,14 +203,35 @@ class LoadingState(SettlingState):
         self.phase = Phase.CLOSING
         return [Close(self.server)]
 
+    def close_waiting(self, now: float) -> list[Action]:
+        """Unload it if it is idle, or its turn waits for a person or a tool of a client who is there (eviction).
+
+        What it waits for stays open, and the answer loads it again. A question of the CLI's tool ask_user does not
+        outlive that: its turn ends.
+        """
+        if self.phase is not Phase.LOADED or self.server is None or not self._only_waits(now):
+            return self.close(now)
+        self.phase = Phase.CLOSING
+        return [Close(self.server)]
+
+    def _only_waits(self, now: float) -> bool:
+        turns = self.work.running and self.work.count == 1 and not self.work.doubts and not self.work.unbegun
+        unsettled = self.unsure or self.flying or self.owners.lingering or now - self.used_at < ANSWERED_S
+        return turns and self.prompts.open and not unsettled
+
     def on_closed(self, closed: bool, now: float) -> list[Action]:
         """The answer to ``Close``; False: it failed, the session is as before."""
         if self.phase is not Phase.CLOSING:
             return []
         if closed:
+            waited = self.work.busy
             self._unloaded()
+            self.work.clear()
             self.prompts.unloaded()
-            return self._need(now)
+            self.parked = waited and self.prompts.outlive
+            self.is_stored = self.is_stored or waited
+            died = self._tell_died(TOO_LONG) if waited and not self.parked else []
+            return died + self._need(now)
         self.leaving = False  # else it would be tried without end; on_draining may be repeated
         return [self._attach(link) for link in self.owners if self.owners[link].client is not None] + self._flush(now)
 

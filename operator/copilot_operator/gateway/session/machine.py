@@ -46,6 +46,7 @@ from copilot_operator.gateway.session.actions import (
     AskWork,
     ClientId,
     Failure,
+    HandOver,
     Link,
     Load,
     Release,
@@ -55,7 +56,7 @@ from copilot_operator.gateway.session.actions import (
     not_loaded,
     refusal,
 )
-from copilot_operator.gateway.session.calls import LEAVES, MAKES, READ_RESULTS, SENDS, reads_disk
+from copilot_operator.gateway.session.calls import CLOSES, LEAVES, MAKES, READ_RESULTS, SENDS, reads_disk
 from copilot_operator.gateway.session.owners import own_fields
 from copilot_operator.gateway.session.passing import PassingState
 from copilot_operator.gateway.session.prompts import EVENTS, FOR_PEOPLE
@@ -192,7 +193,7 @@ class Session(PassingState):
                 self.work.running = True
             case "session.idle":
                 return self._idle(now)
-            case "session.shutdown" if self.phase is Phase.LOADED:
+            case "session.shutdown" if self.phase is Phase.LOADED and not self._is_being_closed:
                 return self._ended(now)
             case "session.resume":
                 return self._resumed_elsewhere(now)
@@ -200,16 +201,31 @@ class Session(PassingState):
                 self.prompts.saw(type, data, frame)
         return []
 
+    @property
+    def _is_being_closed(self) -> bool:
+        """Whether a client closes or deletes it: the answer says what came of that. copilot-runtime tells of the end
+        of a busy session before, and loading what is being deleted would make it anew."""
+        return any(request.method in CLOSES for request in self.flying)
+
+    def on_kept(self, gateway: str, kept: bool) -> list[Action]:
+        """Another gateway keeps the session from now on, or does no more."""
+        if kept:
+            self.keeper, self.alone = gateway, False
+            return self._let_answers_go()
+        if gateway == self.keeper:
+            self.keeper = None
+        return []
+
     def _resumed_elsewhere(self, now: float) -> list[Action]:
         """Somebody resumed the session who is none of ours: the client for whom it lingers has come back by another
         gateway, which owns it now, and waits for the names of the client's tools."""
         ours = self.loading is not None or any(each.method in MAKES for each in self.flying)
-        if ours or not self.owners.lingering or self.phase is not Phase.LOADED:
+        if ours or not self.owners.lingering or self.phase is not Phase.LOADED or self.server is None:
             return []
         released = self.owners.lingering
         for link in released:
             self.owners.remove(link)
-        actions: list[Action] = [Release(link) for link in released]
+        actions: list[Action] = [HandOver(link, self.server) for link in released]
         return actions if self.owners else actions + self._given_up(now)
 
     def _given_up(self, now: float) -> list[Action]:
@@ -236,7 +252,7 @@ class Session(PassingState):
         self.prompts.clear()
         self.owes_idle = self.unsure = False
         self.is_stored, self.used_at = self.is_stored or bool(ended), now
-        actions = list[Action]()
+        actions = self._let_answers_go()
         for send in ended:
             if send.orphan and send.message_id is not None:
                 actions += self._answer_sent(send, send.message_id)
@@ -288,7 +304,9 @@ class Session(PassingState):
 
     def on_time(self, now: float) -> list[Action]:
         """Time has passed ``wake_at``."""
-        actions = self._too_long_held(now) + self._too_long_lingering(now)
+        withheld = self._let_answers_go(now)
+        self.alone = self.alone or bool(withheld)
+        actions = withheld + self._too_long_held(now) + self._too_long_lingering(now)
         # A CLI whose session file is locked by another takes messages in and does nothing; one whose session was
         # closed by a third party says nothing of the turn.
         silent = self._ask_at is not None and self._ask_at <= now
@@ -296,7 +314,8 @@ class Session(PassingState):
 
     def _too_long_held(self, now: float) -> list[Action]:
         late = [each for each in self._waiting if now - each.arrived_at >= self.bounds.held_s]
-        text = f"Session {self.session_id} could not be loaded within {self.bounds.held_s:g} s; try again"
+        why = f" ({self.loading.failed})" if self.loading and self.loading.failed else ""
+        text = f"Session {self.session_id} could not be loaded within {self.bounds.held_s:g} s{why}; try again"
         actions: list[Action] = [Answer(request, refusal(text, "HeldTooLong")) for request in late]
         if self.loading and self.loading.request in late:
             self.loading.request = None

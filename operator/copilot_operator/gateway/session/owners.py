@@ -70,6 +70,11 @@ class Owners:
         """The link over which ``client`` owns the session."""
         return next((link for link, owner in self._by_link.items() if owner.client == client), None)
 
+    def by_itself(self, client: ClientId) -> bool:
+        """Whether ``client`` owns the session over the link that was opened for it, which has its number."""
+        owner = self._by_link.get(client)
+        return owner is not None and owner.client == client
+
     def any_link(self) -> Link | None:
         """A link to ask and load over: of a client that is there, else of one that left."""
         lingering = self.lingering

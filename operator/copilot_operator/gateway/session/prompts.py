@@ -37,6 +37,11 @@ class Prompts:
         return any(kind in _OUTLIVE for kind, _ in self._events.values())
 
     @property
+    def open(self) -> bool:
+        """Whether the turn waits for a person or a client's tool."""
+        return bool(self._events or self._requests)
+
+    @property
     def frames(self) -> list[bytes]:
         """The events, as they came."""
         return [frame for _, frame in self._events.values()]

@@ -85,7 +85,8 @@ class RepliesState(LossesState):
             return self._settle_or_flush(now) if self.phase is Phase.LOADED else []
         if reply.failure is None:
             self.work.accepted(request, now)
-            return answer
+            runs = send is not None and not send.waits
+            return self._answer_once_kept(request, reply, now) if answer and runs else answer
         if send is not None:
             self.work.drop(send)
         return self._tell_died(reply.failure.message) if answered else answer

@@ -31,6 +31,7 @@ class Bounds:
     held_s: float = 50.0  # the SDKs wait 60 s for a turn unless told otherwise
     linger_s: float = 1800.0  # for a turn whose client has left
     swallowed_s: float = 10.0  # from a send's answer to user.message; 0.01-0.2 s were measured
+    kept_s: float = 0.0  # that a send's answer waits for another gateway to keep the session
     silent_s: float = 60.0  # a turn of which nothing is heard: somebody may have closed the session, and no one is told
 
 
@@ -52,6 +53,15 @@ class Loading:
     action: Load
     request: Request | None
     tries: int = 1
+    failed: str = ""  # why, the last time
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """The answer to a send, kept back until another gateway keeps the session, or ``until``."""
+
+    answer: Answer
+    until: float
 
 
 class State:
@@ -69,12 +79,16 @@ class State:
         self.approve_all: Mapping[str, Any] | None = None  # lost by a reload, so it is said again
         self.loading: Loading | None = None
         self.may_go_on = False  # a turn of which only a reload shows whether it lives
+        self.parked = False  # a turn waits for somebody on disk, unloaded for another session
         self.owes_idle = False  # session.error was told of a turn, and session.idle is still to come
         self.settle_tries = 0
         self.leaving = False  # its server drains
         self.asking_work = False
         self.unsure = False  # a client resumed it, and perhaps a turn runs that another gateway's client began
         self.heard_at = float("-inf")  # when the server last told anything of a turn
+        self.keeper: str | None = None  # another gateway that keeps the session, the last one that said so
+        self.alone = False  # none came to keep it
+        self.withheld: list[Withheld] = []
         self.held: list[Request] = []
         self.flying: dict[Request, Link | None] = {}
 
@@ -83,7 +97,8 @@ class State:
     @property
     def forgotten(self) -> bool:
         """Nothing is left to be known: the object can be dropped. Also true of one that was never asked anything."""
-        return self.phase is Phase.UNLOADED and not (self.owners or self.held or self.flying or self.work.busy)
+        rest = self.owners or self.held or self.flying or self.withheld or self.work.busy
+        return self.phase is Phase.UNLOADED and not rest
 
     @property
     def links(self) -> frozenset[Link]:
@@ -112,6 +127,7 @@ class State:
         times = [each.arrived_at + self.bounds.held_s for each in self._waiting]
         times += [send.in_doubt_from + self.bounds.held_s for send in self.work.doubts]
         times += [self.owners[link].left_at + self.bounds.linger_s for link in self.owners.lingering]
+        times += [each.until for each in self.withheld]
         times += [] if self._ask_at is None else [self._ask_at]
         return min(times, default=None)
 
@@ -147,6 +163,17 @@ class State:
         asked = [self.loading.request] if self.loading and self.loading.request else []
         return asked + self.held
 
+    @property
+    def under_way(self) -> list[Request]:
+        """Requests that were taken in and not answered."""
+        withheld = [each.answer.request for each in self.withheld]
+        return list(dict.fromkeys([*self.flying, *self._waiting, *withheld, *self.work.unanswered]))
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for the session to be loaded."""
+        return len(self._waiting)
+
     def _hold(self, request: Request) -> list[Action]:
         """Keep a request until the session is there; in the order in which the clients asked."""
         if request.abandoned and request.method not in SENDS:
@@ -174,7 +201,8 @@ class State:
     def _tell_died(self, message: str) -> list[Action]:
         """A turn has died: its client is told at once; and that the session is idle, if nothing else is in flight."""
         self.owes_idle = True
-        return self._tell("session.error", errorType="server_lost", message=message) + self._tell_idle()
+        answers = self._let_answers_go()
+        return answers + self._tell("session.error", errorType="server_lost", message=message) + self._tell_idle()
 
     def _tell_idle(self) -> list[Action]:
         """The ``session.idle`` that no server will send any more, once it is true."""
@@ -191,7 +219,22 @@ class State:
         many = send.request.method == "session.sendMessages"
         return [Answer(send.request, Reply(result={"messageIds": [message_id]} if many else {"messageId": message_id}))]
 
+    def _answer_once_kept(self, request: Request, reply: Reply, now: float) -> list[Action]:
+        """Answer a send that the server took in. What a client was told of must outlive this gateway."""
+        answer = Answer(request, reply)
+        if not self.bounds.kept_s or self.keeper or self.alone:
+            return [answer]
+        self.withheld.append(Withheld(answer, now + self.bounds.kept_s))
+        return []
+
+    def _let_answers_go(self, now: float = float("inf")) -> list[Action]:
+        """Those that have waited for long enough."""
+        due = [each.answer for each in self.withheld if each.until <= now]
+        self.withheld = [each for each in self.withheld if each.until > now]
+        return list(due)
+
     def _unloaded(self) -> None:
         self.phase, self.server = Phase.UNLOADED, None
-        self.leaving = self.asking_work = self.unsure = False
+        self.leaving = self.asking_work = self.unsure = self.alone = False
+        self.keeper = None
         self.epoch += 1

@@ -78,6 +78,15 @@ class Turns:
         return [send for send in self._sends if send.stage is Stage.DOUBT]
 
     @property
+    def unanswered(self) -> Sequence[Request]:
+        """Requests whose clients still wait for the reply."""
+        return [send.request for send in self._sends if not send.answered]
+
+    def awaits(self, client: int) -> bool:
+        """Whether a message of this client has not begun so far."""
+        return any(send.request.client == client and send.stage is not Stage.BEGUN for send in self._sends)
+
+    @property
     def unbegun(self) -> Sequence[Send]:
         """Accepted sends whose message has not been seen."""
         return [send for send in self._sends if send.stage is Stage.ACCEPTED]

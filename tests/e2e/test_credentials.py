@@ -1,0 +1,111 @@
+"""GitHub tokens of an App, which end by the minute, and of a Secret, which is refused, changed and deleted."""
+
+from typing import Any, Final
+
+import pytest
+
+from copilot_operator.domain.kinds import POOL, SECRET
+from copilot_operator.domain.manifest import annotations_of
+from copilot_operator.domain.naming import minted_token
+from tests.support.github import private_key
+from tests.support.kube import conditions
+from tests.support.place import CLI_IMAGE, POOL_NAME, Place
+from tests.support.talk import TalkFailed
+
+LIFE_S: Final = 60  # a new token after a third of it: drains may take longer than it lives
+
+
+def serial(place: Place) -> str:
+    live = place.kube.find(SECRET, place.namespace, minted_token(POOL, POOL_NAME))
+    return annotations_of(live).get("copilot-operator.io/token-serial", "") if live else ""
+
+
+def credentials(place: Place) -> dict[str, Any]:
+    return dict(conditions(place.kube.get(POOL, place.namespace, POOL_NAME)).get("CredentialsReady") or {})
+
+
+def told(place: Place) -> str:
+    """The token that the server was started with, as its agent says."""
+    return str((place.agent_state("ann") or {}).get("tokenSerial") or "")
+
+
+async def test_turns_go_on_while_the_tokens_of_an_app_end_and_people_hear_when_no_new_one_can_be_made(
+    place: Place, provider: Any
+) -> None:
+    github = provider["base_url"].removesuffix("/v1")
+    place.secret("app", {"key.pem": private_key()})
+    app = {
+        "appId": 1,
+        "installationId": 2,
+        "privateKeySecretRef": {"name": "app", "key": "key.pem"},
+        "apiUrl": f"{github}/lives/{LIFE_S}",
+    }
+    env = [{"name": name, "value": github} for name in ("COPILOT_DEBUG_GITHUB_API_URL", "COPILOT_API_URL")]
+    server = {"image": CLI_IMAGE, "env": env, "resources": {"requests": {"cpu": "20m", "memory": "256Mi"}}}
+    gateway = {"enabled": True, "replicas": 1, "drainTimeout": "5s"}
+    place.pool(auth={"gitHub": {"app": app}}, server=server, gateway=gateway)
+    place.tenant("ann")
+    await place.until_ready("ann", within_s=120)
+    assert credentials(place)["reason"] == "TokenMinted"
+
+    serials = {serial(place)}
+    assert await place.say("ann", None, "remember NOTE=walnut SLEEP=1") != []
+    started_with = told(place)
+    assert started_with in serials
+    for _ in range(40):
+        assert await place.say("ann", None, "RECALL SLEEP=2", resume=True) == ["notes: walnut"]
+        serials.add(serial(place))
+        if len(serials) >= 3 and told(place) not in ("", started_with):
+            break
+    else:
+        raise AssertionError(f"the server has its first token still\n{place.explain('ann')}")
+
+    place.kube.delete(SECRET, place.namespace, "app")
+    await place.until(
+        lambda: credentials(place)["reason"] == "RefreshFails",
+        within_s=LIFE_S,
+        what="people hear that no new token can be made",
+        about="ann",
+    )
+    assert "Secret app does not exist" in credentials(place)["message"]
+    assert credentials(place)["status"] == "True", "the present one holds still"
+    assert await place.say("ann", None, "RECALL", resume=True) == ["notes: walnut"]
+
+
+REFUSED: Final = "gho_unpaid\n"  # as files end
+TAKEN: Final = "gho_paid\n"
+
+
+async def test_without_a_gateway_a_refused_token_is_told_a_changed_one_taken_and_a_deleted_one_not_missed(
+    place: Place, provider: Any
+) -> None:
+    github = provider["base_url"].removesuffix("/v1")
+    place.secret("github", {"token": REFUSED})
+    env = [{"name": name, "value": github} for name in ("COPILOT_DEBUG_GITHUB_API_URL", "COPILOT_API_URL")]
+    server = {"image": CLI_IMAGE, "env": env, "resources": {"requests": {"cpu": "20m", "memory": "256Mi"}}}
+    auth = {"gitHub": {"tokenSecretRef": {"name": "github", "key": "token"}}}
+    place.pool(auth=auth, server=server, gateway={"enabled": False})
+    place.tenant("ann")
+    await place.until_ready("ann", within_s=120)
+
+    def reason() -> str:
+        return str((conditions(place.get("ann")).get("CredentialsReady") or {}).get("reason"))
+
+    with pytest.raises(TalkFailed):
+        await place.say("ann", None, "ECHO=`hi`")
+    await place.until(lambda: reason() == "CredentialRefused", within_s=60, what="the refusal is told", about="ann")
+
+    place.secret("github", {"token": TAKEN})
+    await place.until(lambda: reason() == "TokenFound", within_s=120, what="another token is there", about="ann")
+    await place.until_ready("ann", within_s=120)
+    assert await place.say("ann", None, "ECHO=`hi`", resume=True) == ["hi"]
+
+    running = place.running("ann")
+    place.kube.delete(SECRET, place.namespace, "github")
+    await place.until(lambda: reason() == "SecretNotFound", within_s=60, what="its absence is told", about="ann")
+    assert await place.say("ann", None, "ECHO=`still`", resume=True) == ["still"]
+    assert place.running("ann") == running, "without its token it could not start again"
+    place.secret("github", {"token": TAKEN})
+    await place.until(lambda: reason() == "TokenFound", within_s=60, what="it is there again", about="ann")
+    await place.until_ready("ann", within_s=60)
+    assert place.running("ann") == running
