@@ -29,8 +29,16 @@ LISTENING: Final = re.compile(r"listening on port (\d+)")
 class Server:
     """The script as a process, in a process session of its own, so that whatever it leaves behind can be found."""
 
-    def __init__(self, data: Path, *, flags: tuple[str, ...] = (), env: dict[str, str] | None = None) -> None:
-        self.data, self.flags, self.env = data, flags, env or {}
+    def __init__(
+        self,
+        data: Path,
+        *,
+        flags: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+        inside: tuple[str, ...] = (),
+    ) -> None:
+        """``inside``: the words in front of the script, see ``tests/support/volume.py``."""
+        self.data, self.flags, self.env, self.inside = data, flags, env or {}, inside
         self.output = data.parent / f"output-{os.urandom(4).hex()}"
 
     async def start(self) -> "Server":
@@ -45,7 +53,7 @@ class Server:
         } | self.env
         with open(self.output, "w") as output:  # noqa: ASYNC230  # a local file, at once
             self.process = await asyncio.create_subprocess_exec(
-                SCRIPT, *self.chosen, "--host", "127.0.0.1", "--port", "0", *self.flags,
+                *self.inside, SCRIPT, *self.chosen, "--host", "127.0.0.1", "--port", "0", *self.flags,
                 env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         return self
@@ -215,7 +223,7 @@ def test_a_state_directory_that_can_not_be_written_is_named() -> None:
             extra_groups=[],
         )
     assert done.returncode == 1
-    assert done.stdout.decode() == f"copilot-server: uid 10001 cannot write to {data}/copilot\n"
+    assert done.stdout.decode() == f"copilot-server: uid 10001 cannot write to {data}/copilot: Permission denied\n"
 
 
 async def test_names_of_sessions_can_be_read_by_the_group_and_nothing_else_can(start: Any, tmp_path: Path) -> None:

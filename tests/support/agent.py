@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,11 +74,18 @@ async def http_get(port: int, path: str, *, host: str = "127.0.0.1", timeout_s: 
     return int(head.split()[1]), body.decode()
 
 
-@asynccontextmanager
-async def running_agent(
+def running_agent(
     cli_port: int, token: str | None, data: Path, **environment: str
-) -> AsyncIterator[RunningAgent]:
+) -> AbstractAsyncContextManager[RunningAgent]:
     """An agent for the CLI at a port of this machine; told to stop at the end."""
+    return agent_inside((), cli_port, token, data, **environment)
+
+
+@asynccontextmanager
+async def agent_inside(
+    inside: tuple[str, ...], cli_port: int, token: str | None, data: Path, **environment: str
+) -> AsyncIterator[RunningAgent]:
+    """The same with words in front of the program, see ``tests/support/volume.py``."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     settings = {
         "COPILOT_AGENT_HOST": "127.0.0.1",
@@ -88,6 +95,7 @@ async def running_agent(
         "COPILOT_AGENT_DATA": str(data),
     } | ({} if token is None else {"COPILOT_CONNECTION_TOKEN": token})
     process = await asyncio.create_subprocess_exec(
+        *inside,
         sys.executable,
         "-m",
         "copilot_operator",

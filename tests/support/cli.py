@@ -49,8 +49,16 @@ class Cli:
     login: tuple[str, ...] = ("--no-auto-login",)
 
     def __init__(
-        self, directory: Path, *, token: str | None, flags: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        *,
+        token: str | None,
+        flags: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        inside: tuple[str, ...] = (),
     ) -> None:
+        """``inside``: the words in front of the program, see ``tests/support/volume.py``."""
+        self._inside = inside
         self.token, self._env = token, dict(env or {})
         self.home, self.workspace = directory / "copilot", directory / "workspace"
         self.port = 0
@@ -70,6 +78,7 @@ class Cli:
         arguments = ["--headless", "--host", self.host, "--port", str(self.port), "--no-auto-update", *self.login]
         lock = self._lock()
         self._process = await asyncio.create_subprocess_exec(
+            *self._inside,
             await asyncio.to_thread(self._binary),
             *arguments,
             *self._flags,
@@ -151,9 +160,10 @@ async def real_cli(
     token: str | None = "server-token",
     flags: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
+    inside: tuple[str, ...] = (),
 ) -> AsyncIterator[Cli]:
     """A running CLI with its state in ``directory``; stopped at the end."""
-    cli = Cli(directory, token=token, flags=flags, env=env)
+    cli = Cli(directory, token=token, flags=flags, env=env, inside=inside)
     try:
         await cli.start()
         yield cli

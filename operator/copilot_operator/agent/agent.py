@@ -74,7 +74,7 @@ class Agent:
         claiming = self._claiming.deleting if self._claiming else all_ours
         self._janitor = Janitor(
             self._observer, stored, every_s=settings.janitor_every_s, loaded=self._loaded, may_delete=self._is_at_work,
-            claiming=claiming,
+            claiming=claiming, read_only=self._is_read_only,
         )  # fmt: skip
         self._eraser = Eraser(
             self._observer, stored, settings.data / QUARANTINE, may_delete=self._is_at_work, claiming=claiming
@@ -163,6 +163,10 @@ class Agent:
     def _is_at_work(self) -> bool:
         """Not drained."""
         return self._orders.drain is None
+
+    def _is_read_only(self) -> bool:
+        disk = self._disk()
+        return disk is not None and disk.read_only
 
     def _look(self) -> Look:
         return Look(self._observer, self._answers_ping)

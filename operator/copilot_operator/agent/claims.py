@@ -23,6 +23,7 @@ from copilot_operator.rpc.errors import ConnectionLost, RpcError, ServerError
 
 LOOK_EVERY_S: Final = 0.2  # whether the CLI lives, once it is not connected
 RELEASE_EVERY_S: Final = 5.0  # what is not loaded any more
+AGAIN_EVERY_S: Final = 2.0  # after a call of the file system has failed
 CALL_S: Final = 5.0
 MOST_SETTLED: Final = 10_000  # remembered, for a permission that is settled before it was given
 INHERITED: Final = "of an agent that has ended"  # as a permission: nobody knows which were out
@@ -217,11 +218,13 @@ class Claims:
 
     async def run(self, loaded: Callable[[], Awaitable[Collection[str]]]) -> None:
         """Release what need not be held any more, until cancelled. ``loaded`` tells ids, and raises ServerError."""
-        released_at = float("-inf")
+        clock = asyncio.get_running_loop().time
+        released_at, again_at, told = float("-inf"), float("-inf"), ""
         while True:
-            clock = asyncio.get_running_loop().time
             await self._wake(LOOK_EVERY_S)
             self.notice_end()
+            if clock() < again_at:
+                continue
             try:
                 await self.drop_void()
                 if self._call is None:
@@ -231,8 +234,13 @@ class Claims:
                 if clock() >= released_at + RELEASE_EVERY_S:
                     released_at = clock()
                     await self._release_unloaded(await loaded())
+                told = ""
             except (ServerError, OSError) as error:
-                log("claims", message=str(error))
+                if str(error) != told:
+                    log("claims", message=str(error))
+                told = str(error)
+                if isinstance(error, OSError):  # of a read-only volume, say
+                    again_at = clock() + AGAIN_EVERY_S
 
     def notice_end(self) -> None:
         """Look whether the CLI has ended, which sets free all that it had."""

@@ -5,6 +5,8 @@ how much there is to do.
 """
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -50,7 +52,8 @@ class Tally:
 class Janitor:
     """Of the sessions in ``directory``, those of the CLI that ``observer`` sees.
 
-    ``loaded`` tells which need not be asked about, ``may_delete`` whether the CLI is not being drained.
+    ``loaded`` tells which need not be asked about, ``may_delete`` whether the CLI is not being drained, ``read_only``
+    whether nothing could be deleted anyhow.
     """
 
     def __init__(
@@ -62,10 +65,12 @@ class Janitor:
         loaded: Callable[[], Awaitable[set[str]]],
         may_delete: Callable[[], bool],
         claiming: Claiming = all_ours,
+        read_only: Callable[[], bool] = lambda: False,
     ) -> None:
         self.tally, self.policy = Tally(), Policy()
         self._observer, self._directory, self._every_s = observer, directory, every_s
         self._loaded, self._may_delete, self._claiming = loaded, may_delete, claiming
+        self._read_only = read_only
         self._next_at = inf
         self._changed = asyncio.Event()
 
@@ -98,6 +103,8 @@ class Janitor:
         again_s, failure = self._every_s, ""
         sweep: Sweep | None = None
         try:
+            if self._read_only():  # the CLI would try with each, and go on
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
             loaded = await self._loaded()
             observer = self._observer
             sweep = Sweep(

@@ -32,6 +32,8 @@ def _lines(state: State) -> Iterator[str]:
         capacity, free = _one(disk.capacity_bytes), _one(disk.free_bytes)
         yield from _metric("copilot_server_disk_capacity_bytes", "gauge", "Size of the state volume.", capacity)
         yield from _metric("copilot_server_disk_free_bytes", "gauge", "Free space of the state volume.", free)
+        help = "Whether the state volume takes no writes."
+        yield from _metric("copilot_server_disk_read_only", "gauge", help, _one(state.read_only))
     yield from _expiry(state)
     yield from _metric("copilot_server_draining", "gauge", "Whether a drain runs or is done.", _one(drain is not None))
     cut = _one(0 if drain is None else len(drain.progress.cut))

@@ -1,5 +1,7 @@
 """What ``/state`` says. Pure. Null is "could not be found out", never "none"."""
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -46,6 +48,12 @@ class State:
     token_serial: str = ""  # of the GitHub token that the CLI was started with, if the operator mints it
     credential_refused: bool | None = None  # by GitHub, in the latest turn that told; None: none has
     largest: Sequence[tuple[str, int]] = ()  # sessions and their bytes; looked for on a volume that is getting full
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be stored: by the mount, or, where a file server says so, by the CLI's own words."""
+        told = "" if self.deep is None else self.deep.message
+        return (self.disk is not None and self.disk.read_only) or os.strerror(errno.EROFS) in told
 
     def document(self) -> dict[str, Any]:
         """The JSON document of ``/state``."""
@@ -117,6 +125,7 @@ class State:
             "capacityBytes": self.disk.capacity_bytes,
             "usedBytes": self.disk.used_bytes,
             "freeBytes": self.disk.free_bytes,
+            "readOnly": self.read_only,
             "largestSessions": [{"id": id, "bytes": size} for id, size in self.largest],
         }
 

@@ -1,4 +1,4 @@
-"""What a server uses: memory and processes of the pod, space on its volume. Reads /proc and statvfs only.
+"""What a server uses: memory and processes of the pod, its volume. Reads /proc and statvfs only.
 
 All containers of the pod share a process name space, so /proc shows the CLI and whatever its tools have started.
 Files of other users' processes that need ptrace rights are not touched: ``stat`` and ``statm`` are readable by all.
@@ -22,11 +22,15 @@ class Processes:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A volume, in bytes. What is free for root only counts as used, as it does for the CLI."""
+    """A volume, in bytes. What is free for root only counts as used, as it does for the CLI.
+
+    ``read_only``: its file system takes no writes, as most do after an error of their disk; however we have mounted it.
+    """
 
     capacity_bytes: int
     used_bytes: int
     free_bytes: int
+    read_only: bool = False
 
     @property
     def used_percent(self) -> float:
@@ -75,7 +79,23 @@ def read_disk(path: Path) -> Disk | None:
     """The volume that holds ``path``; None if it cannot be read."""
     try:
         at = os.statvfs(path)
+        mounts = Path("/proc/self/mountinfo").read_text()
     except OSError:
         return None
     capacity, free = at.f_blocks * at.f_frsize, at.f_bavail * at.f_frsize
-    return Disk(capacity_bytes=capacity, used_bytes=capacity - free, free_bytes=free)
+    return Disk(capacity, used_bytes=capacity - free, free_bytes=free, read_only=takes_no_writes(path, mounts))
+
+
+def takes_no_writes(path: Path, mountinfo: str) -> bool:
+    """Whether the file system that holds ``path`` is read-only, by ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)).
+
+    The options of one mount say nothing: the agent's own is read-only always. Those of the file system do; ext4 has
+    another word for itself after an error (Linux 6.15).
+    """
+    deepest, options = "", ""
+    for line in mountinfo.splitlines():
+        mount, _, of_file_system = line.partition(" - ")
+        point = mount.split(" ")[4].replace("\\040", " ")
+        if path.is_relative_to(point) and len(point) >= len(deepest):  # of two at one place the later one counts
+            deepest, options = point, of_file_system.split(" ")[2]
+    return not {"ro", "emergency_ro"}.isdisjoint(options.split(","))

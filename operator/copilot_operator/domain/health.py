@@ -60,8 +60,9 @@ def unresponsive(snapshot: TenantSnapshot, pod: Pod) -> str:
 
 def cannot_work(state: ServerState | None) -> str:
     """Why a server that answers pings is of no use; "" if nothing is known against it. Never said of a busy one, nor of
-    one whose volume is full: another pod would have no more room."""
-    if state is None or not state.answering or state.busy or (state.disk_percent or 0) >= FULL_PERCENT:
+    one whose volume is full or read-only: another pod would have the same, and could not even start on the latter."""
+    full = state is not None and (state.disk_percent or 0) >= FULL_PERCENT
+    if state is None or not state.answering or state.busy or full or state.read_only:
         return ""
     return state.deep_failure
 

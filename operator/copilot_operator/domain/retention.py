@@ -15,6 +15,7 @@ from copilot_operator.domain.snapshot import Finding, ServerState
 ALMOST_FULL: Final = "VolumeAlmostFull"
 DOES_NOT_GROW: Final = "VolumeDoesNotGrow"
 QUARANTINED: Final = "SessionsQuarantined"
+READ_ONLY: Final = "VolumeReadOnly"
 TO_BE_TOLD: Final = frozenset({ALMOST_FULL, DOES_NOT_GROW, QUARANTINED})  # though the volume is ready
 FULL_PERCENT: Final = 99.0
 STEP_PERCENT: Final = 5  # a volume that is told to be full is so until it is that much below the mark
@@ -63,6 +64,20 @@ def almost_full(state: ServerState | None, mark: int, before: Manifest) -> Findi
         + (f"The largest sessions: {largest}" if largest else "The sizes of its sessions are not known")
     )
     return Finding(ALMOST_FULL, message)
+
+
+def read_only(state: ServerState | None, before: Manifest) -> Finding | None:
+    """That nothing can be stored. ``before``: the condition as it was told last, which stays while nobody can say
+    otherwise."""
+    if not (before.get("reason") == READ_ONLY if state is None else state.read_only):
+        return None
+    message = (
+        "The volume is read-only: messages and new sessions fail, what is stored can be read, and nothing is deleted. "
+        "A file system turns so after an error of its disk: see the node's kernel log, mend the storage, and have it "
+        "mounted anew: stop the server (suspended: true, or scale in), and start it when the node has let go of the "
+        "volume"
+    )
+    return Finding(READ_ONLY, message)
 
 
 def in_quarantine(state: ServerState | None, before: Manifest) -> Finding | None:

@@ -204,6 +204,7 @@ class ServerState:
     deep_failure: str = ""
     failure: str = ""  # of the agent's own ping: rpc.ping.Failure
     disk_percent: float | None = None
+    read_only: bool = False  # nothing can be stored on the volume
     largest: tuple[tuple[str, int], ...] = ()
     expired_kept: int | None = None
     deletion: Deletion | None = None

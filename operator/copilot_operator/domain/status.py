@@ -27,6 +27,7 @@ from copilot_operator.domain.retention import (
     almost_full,
     expired_sessions,
     in_quarantine,
+    read_only,
     retention_of,
     size_text,
 )
@@ -188,7 +189,11 @@ def _conditions(snapshot: TenantSnapshot, plan: TenantPlan, found: Finding | Non
             refused=snapshot.credential_refused,
         ),
         _health_row(reading if running or stage == Stage.DRAINING else Reading(), degraded(snapshot)),
-        _storage_row(trouble or _claim_deleted(snapshot), claimed, _to_be_told(snapshot, old))
+        _storage_row(
+            trouble or _claim_deleted(snapshot) or read_only(snapshot.state, condition_of(old, "StorageReady")),
+            claimed,
+            _to_be_told(snapshot, old),
+        )
         if snapshot.has_volume
         else ("StorageReady", True, FORGETS),
         ("Progressing", moving and not ready, found if moving and found else _settled(plan)),

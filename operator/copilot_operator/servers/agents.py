@@ -292,6 +292,7 @@ def state_of(document: Any, pod_uid: str, now: datetime) -> ServerState:
         deep_failure=(text_of(deep.get("message")) or "it did not say why") if deep.get("ok") is False else "",
         failure=text_of(cli.get("failure")),
         disk_percent=_percent(count_of(disk.get("usedBytes")), count_of(disk.get("capacityBytes"))),
+        read_only=disk.get("readOnly") is True,
         largest=_sizes(disk.get("largestSessions")),
         expired_kept=count_of(expiry.get("wouldDelete")),
         token_serial=text_of(top.get("tokenSerial")),

@@ -194,7 +194,7 @@ def mark_of(state: ServerState | None, limits: Limits, retention: Retention = FO
     doing = state.answering, state.failure, busy, just_worked(state), state.draining, bool(state.deep_failure)
     steps = None if state.disk_percent is None else steps_above(state.disk_percent, retention.high_water_percent)
     full = (max(steps, -2), (state.disk_percent or 0) >= FULL_PERCENT) if steps is not None else None  # -2: well below
-    told = state.largest, state.expired_kept, state.deletion, state.erased, state.quarantined
+    told = state.read_only, state.largest, state.expired_kept, state.deletion, state.erased, state.quarantined
     asks = bool(state.wait_for_room), state.token_serial, state.credential_refused
     return *doing, *asks, passed, full, *told
 

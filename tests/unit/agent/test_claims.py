@@ -1,5 +1,7 @@
 """Claims on a real directory, one at a time; what happens when everything happens at once is in tests/property."""
 
+import asyncio
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -8,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from copilot_operator.agent import claims as claims_module
 from copilot_operator.agent.claim_files import ClaimFiles, name_of
 from copilot_operator.agent.claims import Claims, NotOurs, uid_of
 from copilot_operator.agent.cli_lock import CliLock
 from copilot_operator.rpc.errors import ConnectionLost, RpcError, ServerSilent
+from tests.support.eventually import eventually
 
 NAME = name_of("s")
 
@@ -253,3 +257,34 @@ async def test_a_call_of_our_own_that_is_not_answered_is_never_over(tmp_path: Pa
     with pytest.raises(NotOurs):
         async with other.loading("s"):
             raise AssertionError("it is another's")
+
+
+async def test_a_file_system_that_takes_no_writes_is_told_of_once_and_tried_again_now_and_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "AGAIN_EVERY_S", 0.3)
+    disk, lock = Unhelpful(), FixedLock()
+    claims = Claims(ClaimFiles(tmp_path, disk), lock, ("pod", "u1"))
+    await claims.met(Cli())
+    assert await claims.grant({"s": "p1"}) == {}
+    claims.lost()
+    lock.free = True
+
+    def refuse(call: Callable[..., None], *args: Any) -> None:
+        if call in (os.unlink, os.rmdir, os.mkdir, os.rename):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def nothing() -> set[str]:
+        return set()
+
+    disk.before = refuse
+    disk.calls.clear()
+    running = asyncio.create_task(claims.run(nothing))
+    try:
+        await eventually(lambda: len(disk.calls) >= 3, within_s=20, what="it is tried again")
+        said = [line for line in capsys.readouterr().out.splitlines() if "Read-only" in line]
+        assert len(said) == 1
+        disk.before = lambda call, *args: None
+        await eventually(lambda: not os.listdir(tmp_path), within_s=20, what="it is free once that is mended")
+    finally:
+        running.cancel()

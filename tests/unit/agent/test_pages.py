@@ -15,7 +15,7 @@ from copilot_operator.agent.observer import Sessions
 from copilot_operator.agent.policy import Policy
 from copilot_operator.agent.settings import Settings, SettingsError
 from copilot_operator.agent.state import State
-from copilot_operator.agent.usage import Disk, Processes, read_disk, read_line, read_processes
+from copilot_operator.agent.usage import Disk, Processes, read_disk, read_line, read_processes, takes_no_writes
 from copilot_operator.agent.web import BadRequest, parse_head
 from copilot_operator.rpc.busy import Count, Standing, Work
 from copilot_operator.rpc.ping import Failure, Reading
@@ -99,6 +99,7 @@ def test_state_of_a_server_that_works() -> None:
             "capacityBytes": 100,
             "usedBytes": 40,
             "freeBytes": 60,
+            "readOnly": False,
             "largestSessions": [{"id": "a", "bytes": 30}],
         },
         "expiry": {
@@ -170,6 +171,7 @@ def test_metrics_are_whole_numbers_with_labels_and_leave_out_what_is_unknown() -
         "copilot_server_processes 2",
         "copilot_server_disk_capacity_bytes 100",
         "copilot_server_disk_free_bytes 60",
+        "copilot_server_disk_read_only 0",
         "copilot_server_expired_sessions_deleted_total 0",
         "copilot_server_expired_sessions_freed_bytes_total 0",
         "copilot_server_erased_sessions_total 0",
@@ -209,6 +211,37 @@ def test_a_volume_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
     assert disk is not None
     assert disk.capacity_bytes == disk.used_bytes + disk.free_bytes > 0
     assert read_disk(tmp_path / "absent") is None
+
+
+MOUNTS = """\
+36 35 98:0 / / rw,noatime - ext4 /dev/root rw,errors=continue
+37 36 8:1 /a /data ro,relatime master:1 - ext4 /dev/sda rw,discard
+38 36 8:2 /b /data/sub\\040volume rw - xfs /dev/sdb ro,attr2
+39 36 8:3 / /failed ro - ext4 /dev/sdc rw,errors=remount-ro,emergency_ro
+40 39 8:4 / /failed rw - tmpfs tmpfs rw,mode=755
+41 36 8:5 / /error rw shared:3 - ext4 /dev/sdd rw,errors=remount-ro,emergency_ro
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "takes_none"),
+    [
+        ("/elsewhere", False),
+        ("/data/copilot", False),
+        ("/data/sub volume/x", True),
+        ("/data/sub", False),
+        ("/failed", False),
+        ("/error/copilot", True),
+    ],
+)
+def test_a_file_system_that_takes_no_writes_is_known_however_it_is_mounted(path: str, takes_none: bool) -> None:
+    assert takes_no_writes(Path(path), MOUNTS) is takes_none
+
+
+def test_a_file_server_that_takes_no_writes_is_known_by_what_the_cli_says() -> None:
+    said = "session construction failed: EROFS: Read-only file system (os error 30)"
+    assert replace(a_state(), deep=DeepReading(False, said, at=88.0)).read_only
+    assert not replace(a_state(), deep=DeepReading(False, "no answer", at=88.0)).read_only
 
 
 def test_a_request_is_a_path_and_its_query() -> None:

@@ -96,6 +96,10 @@ CASES = {
             f"copilot_server_disk_capacity_bytes{{{SERVER}}}": "100x90",
         },
     ),
+    "CopilotVolumeReadOnly": Case(
+        of(f"copilot_server_disk_read_only{{{SERVER}}}", "0x80 1x10"),
+        of(f"copilot_server_disk_read_only{{{SERVER}}}", "0x90"),
+    ),
     "CopilotSessionsWaitForRoom": Case(
         of(f"copilot_server_sessions_waiting_for_room{{{SERVER}}}", "2x90"),
         of(f"copilot_server_sessions_waiting_for_room{{{SERVER}}}", "0x87 2x3"),

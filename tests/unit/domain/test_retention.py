@@ -1,10 +1,13 @@
 """How long sessions are kept, how full volumes are: what agents are told, and steps and sizes in words."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from copilot_operator.domain.desired.deployment import deployment
+from copilot_operator.domain.health import cannot_work
 from copilot_operator.domain.retention import Retention, almost_full, retention_of, size_text
 from copilot_operator.domain.snapshot import ServerState
 from tests.support.snapshots import NOW, a_pool, a_snapshot
@@ -29,6 +32,13 @@ def test_a_volume_is_told_of_from_the_mark_on_and_until_it_is_well_below(percent
         found = almost_full(ServerState("pod", NOW, True, disk_percent=percent), mark, told)
         assert (found is not None) == (percent >= (mark - 5 if was else mark))
         told = {"reason": found.reason, "message": found.message} if found else {}
+
+
+def test_a_server_that_makes_no_session_is_replaced_unless_it_is_for_its_volume() -> None:
+    state = ServerState("pod", NOW, True, busy=0, deep_failure="no session can be made")
+    assert cannot_work(state) == "no session can be made"
+    assert cannot_work(replace(state, disk_percent=99.5)) == ""
+    assert cannot_work(replace(state, read_only=True)) == ""
 
 
 @pytest.mark.parametrize(

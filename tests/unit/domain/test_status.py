@@ -410,6 +410,26 @@ def test_a_full_volume_is_told_to_be_and_what_still_works() -> None:
     )
 
 
+def test_a_read_only_volume_is_told_with_the_way_out_and_stays_told_while_nobody_can_be_asked() -> None:
+    well = later(running(), report(running()).status)
+    broken = with_state(well, read_only=True, disk_percent=90.0)
+    found = report(broken)
+    assert (condition(found.status, "StorageReady"), condition(found.status)) == (
+        ("False", "VolumeReadOnly"),
+        ("True", "ServerReady"),
+    )
+    assert storage_message(found.status) == (
+        "The volume is read-only: messages and new sessions fail, what is stored can be read, and nothing is deleted. "
+        "A file system turns so after an error of its disk: see the node's kernel log, mend the storage, and have it "
+        "mounted anew: stop the server (suspended: true, or scale in), and start it when the node has let go of the "
+        "volume"
+    )
+    assert found.event == Event("Warning", "VolumeReadOnly", storage_message(found.status))
+    assert report(later(broken, found.status)).status is None
+    assert report(later(replace(broken, state=None), found.status)).status is None
+    assert condition(report(later(with_state(well), found.status)).status, "StorageReady") == ("True", "Bound")
+
+
 def test_broken_sessions_are_told_of_and_stay_told_while_nobody_can_be_asked() -> None:
     well = later(running(), report(running()).status)
     broken = with_state(well, quarantined=7, quarantined_names=("a.20260301T110000Z", "b.20260301T100000Z"))

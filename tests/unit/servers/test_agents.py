@@ -77,6 +77,7 @@ STATE = {
         "capacityBytes": 100,
         "usedBytes": 40,
         "freeBytes": 60,
+        "readOnly": True,
         "largestSessions": [{"id": "a", "bytes": 30}, {"id": "b", "bytes": 3}],
     },
     "expiry": {
@@ -110,6 +111,7 @@ def test_state_of_a_server_that_works() -> None:
         deep_failure="",
         failure="",
         disk_percent=40.0,
+        read_only=True,
         largest=(("a", 30), ("b", 3)),
         expired_kept=4,
         deletion=Deletion("2026-11-24T03:00:00Z", 2, 54_000),
