@@ -231,7 +231,7 @@ class Hub:
 
     async def _release(self, name: str, server_id: str) -> bool:
         server = self.servers.get(name)
-        return server is not None and await server.permits.release(server_id)
+        return server is not None and await server.release(server_id)
 
     def no_room(self, tenant: str) -> str:
         return self._held.refusal(tenant, self._loop.time())

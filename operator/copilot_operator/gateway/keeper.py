@@ -39,11 +39,12 @@ Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 @dataclass(eq=False, slots=True)
 class _Kept:
     """``works`` until it is idle, None until that is known; ``heard_at`` when anything was heard of it; ``heard``
-    whether that was since the server last told everybody of it."""
+    whether that was since the server last told everybody of it; ``unwanted`` if it is to be let go unless it works."""
 
     heard_at: float
     heard: bool = True
     works: bool | None = None
+    unwanted: bool = False
     leaving: bool = False
 
 
@@ -125,8 +126,8 @@ class Keeper:
         if head is None or kept is None:
             return
         if head.type == "session.info" and (told := owners.heard(wire.params(body)["event"])):
-            if told[0] in (owners.LEFT, owners.EVICT) and kept.works is False:
-                self._let_go(head.session_id, kept)
+            if told[0] in (owners.LEFT, owners.EVICT):
+                self._is_unwanted(head.session_id, kept)
             return
         kept.heard_at, kept.heard, kept.leaving = self._loop.time(), True, False
         if head.type == "session.idle":
@@ -170,11 +171,18 @@ class Keeper:
             works = await self._works(id)
             if kept.works is None:  # no event has told in the meantime
                 kept.works = works
+            if kept.unwanted:
+                self._is_unwanted(id, kept)
         except ServerError as error:
             self._forget(id)
             log.debug("cannot keep a session: %s", error)
         finally:
             self._attaching.discard(id)
+
+    def _is_unwanted(self, id: str, kept: _Kept) -> None:
+        kept.unwanted = kept.works is None
+        if kept.works is False:
+            self._let_go(id, kept)
 
     def _let_go(self, id: str, kept: _Kept) -> None:
         if not kept.leaving:

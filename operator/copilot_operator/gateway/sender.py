@@ -22,7 +22,6 @@ from copilot_operator.gateway.session.actions import Action, Failure, Reply, Rev
 from copilot_operator.gateway.session.calls import CLOSES, MAKES
 from copilot_operator.gateway.session.machine import Phase, Session
 from copilot_operator.gateway.slots import Slot, Surroundings, tools_of
-from copilot_operator.rpc import owners
 
 LOAD_S: Final = 40.0
 ADMIT_S: Final = 10.0  # for room; then it is asked for once more, as long as the request may wait
@@ -270,13 +269,10 @@ class Sender:
                 link.close("its client has gone, and nothing works over it")
 
     def _leaves(self, slot: Slot, link: Link) -> None:
-        """The last client leaves the idle session: gateways that keep it need not wait for it.
-
-        Said over the utility link: the CLI drops what came over a connection that is closed just then.
-        """
+        """The last client leaves the idle session."""
         server = self._around.server(link.server)
         if slot.session.bounds.kept_s and server is not None:
-            server.utility.request("session.log", owners.said(slot.server_id, owners.LEFT), lambda *_: None)
+            server.leave(slot.server_id)
 
     def answer_server(self, slot: Slot, reverse: Reverse, reply: Reply) -> None:
         """Answer what a server asked."""

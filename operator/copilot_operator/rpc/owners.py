@@ -8,7 +8,7 @@ from typing import Any, Final
 
 KEPT: Final = "copilot-operator.kept"  # another gateway keeps the session; the message says which
 LET_GO: Final = "copilot-operator.letGo"  # and does no more
-LEFT: Final = "copilot-operator.left"  # its last client has left the idle session: keepers need not wait for one
+LEFT: Final = "copilot-operator.left"  # it is to be kept no longer if it is idle: its last client went, or it moves
 EVICT: Final = "copilot-operator.evict"  # room is wanted: whose client it is closes it, if it is idle
 WAITS: Final = "waits"  # the message of that: though it waits for a person or a client's tool
 _ALL: Final = frozenset({KEPT, LET_GO, LEFT, EVICT})

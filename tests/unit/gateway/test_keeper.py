@@ -196,6 +196,17 @@ async def test_it_is_let_go_at_once_if_nobody_is_there_or_room_is_wanted_unless_
     assert bed.attached == ({"a"} if works else set())
 
 
+@pytest.mark.parametrize("works", [True, False])
+async def test_it_is_let_go_as_soon_as_it_is_known_to_be_idle_if_nobody_was_there_before(works: bool) -> None:
+    bed = Bed()
+    bed.loaded, bed.working = {"a"}, {"a"} if works else set()
+    bed.meanwhile = lambda: bed.event("a", "session.info", infoType=owners.LEFT)
+    bed.keeper.updated("a")
+    await settled()
+    assert bed.told[0] == ("a", owners.KEPT)
+    assert bed.attached == ({"a"} if works else set())
+
+
 async def test_one_that_never_worked_is_let_go_after_a_rest() -> None:
     bed = Bed()
     bed.loaded = {"a"}

@@ -1,7 +1,10 @@
 """A gateway that starts finds the turns that run already: nothing is heard of them until their end."""
 
 import asyncio
+import json
+from collections.abc import Mapping
 
+from copilot_operator.agent.web import Response, WebServer
 from copilot_operator.gateway.link import Address
 from copilot_operator.gateway.server import Server
 from tests.support.eventually import eventually
@@ -27,3 +30,31 @@ async def test_a_turn_that_began_before_a_gateway_was_there_is_kept_by_it() -> N
             assert stand_in.server.sessions.loaded[0].id == "works", "and its turn goes on"
         finally:
             server.end()
+
+
+async def test_an_idle_session_that_is_only_kept_is_given_up_when_another_server_wants_it() -> None:
+    async with standin(token=SERVER_TOKEN) as stand_in:
+
+        async def release(query: Mapping[str, str]) -> Response:
+            return Response(200, json.dumps({"free": {"s": not stand_in.server.sessions.loaded}}))
+
+        agent = WebServer({"/claims/release": release})
+        port = await agent.start(stand_in.host, 0)
+        address = Address(stand_in.host, stand_in.port, SERVER_TOKEN)
+        keeps = Server("s", address, True, lambda *_: None, keeps=True)
+        asks = Server("s", address, True, lambda *_: None, agent_port=port)
+        try:
+            client = await RawClient.open(stand_in.host, stand_in.port)
+            await client.connect(SERVER_TOKEN)
+            await client("session.create", sessionId="s", model="m")
+            await eventually(lambda: len(keeps.keeper) == 1, within_s=5, what="it is kept")
+            client.abort()  # without a word: nobody says that its last client has left
+
+            async def is_given_up() -> bool:
+                return await asks.release("s")
+
+            await eventually(is_given_up, within_s=10, what="it is given up long before the keeper would")
+        finally:
+            keeps.end()
+            asks.end()
+            agent.stop()
