@@ -21,6 +21,7 @@ from prometheus_client.core import Metric
 
 from copilot_operator.api.duration import duration_s
 from copilot_operator.cluster.answers import Answers
+from copilot_operator.cluster.bundles import Bundles
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import AccessError, KubeApi, load_access
 from copilot_operator.cluster.credentials import Credentials
@@ -242,7 +243,8 @@ class Operator:
         installation = Settings(own.agent_image, own.namespace, own.cluster_domain)
         failures: dict[Owner, Finding] = {}
         credentials = Credentials(api, self.cache, failures)
-        pools = Pools(api, self.cache, installation, self.rollouts, self.members, credentials)
+        bundles = Bundles(api, self._bundle_changed)
+        pools = Pools(api, self.cache, installation, self.rollouts, self.members, credentials, bundles)
         tenants = Tenants(
             api,
             self.cache,
@@ -433,6 +435,10 @@ class Operator:
         self.queue.add(owner)
         if kind == POOL:
             self.router.wake_tenants(namespace, name)
+
+    def _bundle_changed(self, namespace: str, pool: str) -> None:
+        self._pool_due(namespace, pool)
+        self.router.wake_tenants(namespace, pool)
 
     def _seats_changed(self, namespace: str, seats: Iterable[str]) -> None:
         for seat in seats:

@@ -60,10 +60,11 @@ async def test_there_is_no_right_that_is_not_used_and_none_is_missing(place: Pla
     place.tenant("ann")
     await place.until_ready("ann", within_s=120)
 
-    # a class whose name may be a CSI driver's; its claim waits for a volume that nobody makes
+    # a class whose name may be a CSI driver's; its claim waits for a volume that nobody makes. And certificates
+    trusts = {"image": CLI_IMAGE, "caBundleConfigMapRef": {"name": "kube-root-ca.crt"}}
     kube.request("POST", STORAGE_CLASS.path(), body=a_class(namespace))
     try:
-        place.pool("elsewhere", storage={"size": "128Mi", "storageClassName": namespace})
+        place.pool("elsewhere", server=trusts, storage={"size": "128Mi", "storageClassName": namespace})
         place.tenant("bea", "elsewhere")
         await place.until(lambda: place.claim("bea"), within_s=60, what="there is a claim", about="bea")
     finally:

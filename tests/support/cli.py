@@ -179,9 +179,15 @@ class CopilotRuntime(Cli):
 
 
 @asynccontextmanager
-async def copilot_runtime(directory: Path, *, token: str | None = "server-token") -> AsyncIterator[Cli]:
+async def copilot_runtime(
+    directory: Path,
+    *,
+    token: str | None = "server-token",
+    flags: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Cli]:
     """A running one with its state in ``directory``; stopped at the end."""
-    runtime = CopilotRuntime(directory, token=token)
+    runtime = CopilotRuntime(directory, token=token, flags=flags, env=env)
     try:
         await runtime.start()
         yield runtime

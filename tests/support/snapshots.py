@@ -12,6 +12,7 @@ from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.naming import RESTARTED_AT_ANNOTATION, server_of
 from copilot_operator.domain.revisions import as_manifest, wanted_revision
 from copilot_operator.domain.snapshot import (
+    Bundle,
     Children,
     Credential,
     Finding,
@@ -32,6 +33,8 @@ IMAGE: Final = "registry.example.com/copilot-cli:1.0.102"
 TOKEN: Final = ServerToken("s3cret", "copilotpool-saas-server-tokens-0")
 CREDENTIAL: Final = Credential("github", "token", digest="0123456789abcdef")
 NO_SECRET: Final = Credential("github", "token", finding=Finding("SecretNotFound", "Secret github does not exist"))
+BUNDLE: Final = Bundle("ca", "ca.crt", digest="0011223344556677", certificates=2)
+NO_BUNDLE: Final = Bundle("ca", "ca.crt", finding=Finding("ConfigMapNotFound", "ConfigMap ca does not exist"))
 
 Fields = Mapping[str, Any]
 """Dotted path below ``spec`` -> value."""

@@ -17,6 +17,7 @@ from copilot_operator.api.model import Model
 from copilot_operator.api.names import ObjectName
 from copilot_operator.api.network import NetworkPolicySpec
 from copilot_operator.api.operations import DrainSpec, HealthSpec, RecycleSpec, SuspendSpec, UpdateSpec
+from copilot_operator.api.outside import ONE_SOURCE_OF_CA, ONE_SOURCE_OF_PROXY, CABundleRef, ProxySpec
 from copilot_operator.api.quantity import Quantity, at_least
 from copilot_operator.api.references import Auth
 from copilot_operator.api.resources import ServerResources
@@ -175,7 +176,7 @@ NOTHING_TO_SCALE: Final = Rule(
 class ServerSpec(Model):
     """The CLI server: its image, flags, environment, resources and pod."""
 
-    rules = (NO_ARGS_FOR_RUNTIME,)
+    rules = (NO_ARGS_FOR_RUNTIME, ONE_SOURCE_OF_PROXY, ONE_SOURCE_OF_CA)
 
     image: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^\S+$")]
     """Image of the CLI, made by the recipe in operator/images/cli. A tag that says the version, or a digest, makes
@@ -190,6 +191,13 @@ class ServerSpec(Model):
     """Further flags of the CLI, taken literally. Flags that the operator sets are refused."""
     env: Env = ()
     """Further environment variables of the CLI. Variables that the operator sets are refused."""
+    proxy: ProxySpec | None = None
+    """The proxy that the CLI asks models and GitHub through, and its tools what they ask for. Let servers get to it:
+    networkPolicy.egressCIDRs. A change restarts the servers through a drain."""
+    ca_bundle_config_map_ref: CABundleRef | None = None
+    """The ConfigMap with certificates of authorities (PEM) that the CLI trusts besides those it knows. Its tools know
+    the file by NODE_EXTRA_CA_CERTS. Changed certificates restart the servers through a drain; while there are none, or
+    one can't be read (condition CABundleReady), servers go on with what they were started with, and none starts."""
     log_level: LogLevel = "info"
     """How much the CLI writes to its log."""
     template: PodTemplate = PodTemplate()

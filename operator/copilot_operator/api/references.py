@@ -23,7 +23,8 @@ ONE_KIND_OF_IDENTITY: Final = Rule(
 )
 
 
-def _is_http_url(text: str) -> bool:
+def is_http_url(text: str) -> bool:
+    """The Python twin of ``IS_HTTP_URL``."""
     try:
         found = urlsplit(text)
     except ValueError:
@@ -34,7 +35,7 @@ def _is_http_url(text: str) -> bool:
 IS_HTTP_URL: Final = Rule(
     "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
     "write a URL such as https://api.openai.com/v1",
-    _is_http_url,
+    is_http_url,
 )
 
 

@@ -15,6 +15,7 @@ from copilot_operator.api.pool import PoolSpec, parse_pool
 from copilot_operator.api.references import Auth
 from copilot_operator.api.sharing import SharedSession
 from copilot_operator.api.tenant import ConnectionToken
+from copilot_operator.cluster.bundles import Bundles
 from copilot_operator.cluster.cache import Cache, Record
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.credentials import Credentials
@@ -104,6 +105,7 @@ class Pools:
     rollouts: Rollouts
     members: Members
     credentials: Credentials
+    bundles: Bundles
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
     courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
@@ -241,6 +243,7 @@ class Pools:
             waits=self.members.waits(namespace, name),
             obstacle=name_taken(*taken) if taken else None,
             credential=await self.credentials.find(spec.auth, (POOL, namespace, name)),
+            bundle=await self.bundles.find(namespace, name, spec.server.ca_bundle_config_map_ref),
         )
 
     async def _gateway(self, namespace: str, pool: str, spec: PoolSpec) -> GatewayView:

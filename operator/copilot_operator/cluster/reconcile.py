@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from copilot_operator.cluster.answers import Answers
+from copilot_operator.cluster.bundles import look_again_s
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.credentials import in_the_way
@@ -141,10 +142,9 @@ class Reconciler:
             return REFUSED_AGAIN_S
         if scaled or self.pools.members.surplus(namespace, name):
             return WAITING_AGAIN_S
-        due_s = [
-            s for s in (snapshot.next_verdict_s, _until(snapshot.gateway.changes_at, snapshot.now)) if s is not None
-        ]
-        return min(due_s, default=None)
+        rotates_s = _until(snapshot.gateway.changes_at, snapshot.now)
+        due_s = (snapshot.next_verdict_s, rotates_s, look_again_s(snapshot.bundle))
+        return min((s for s in due_s if s is not None), default=None)
 
     async def _in_the_way(self, pool: PoolSnapshot, steps: tuple[Step, ...]) -> Finding | None:
         """What has the name of a pool's Secret to be made, and is somebody else's: an apply would make it ours, with

@@ -89,6 +89,10 @@ class Tenants:
         if spec is None or pool is None:
             return self._observed(snapshot, {})
         snapshot = replace(snapshot, credential=await self._credential(snapshot, spec, pool))
+        if snapshot.has_server:
+            ref = pool.spec.server.ca_bundle_config_map_ref
+            bundle = await self.pools.bundles.find(namespace, snapshot.pool_name, ref)
+            snapshot = replace(snapshot, bundle=bundle)
         if snapshot.deleted or snapshot.lacks_token:
             return self._observed(snapshot, {})
         answers = await self._missing_children(snapshot)

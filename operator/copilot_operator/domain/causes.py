@@ -37,11 +37,12 @@ def suspended(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cau
 
 
 def changed(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause | None:
-    """People want another server than the one that runs. Without its credential that one could not start, so it stays.
+    """People want another server than the one that runs. Without what people bring for that one it could not start, so
+    the running one stays.
 
     A template that an operator of another version renders from the same intent is no cause: it waits.
     """
-    if credential_missing(snapshot) or not outdated(live, wanted):
+    if snapshot.missing or not outdated(live, wanted):
         return None
     parts = changed_intent(live, wanted)
     if not parts:
@@ -57,7 +58,7 @@ def edited(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest) -> Cause 
     Edits of our own fields are undone before that; only what an apply can't take back gets as far as the deadline.
     """
     status = observed_status(live)
-    if credential_missing(snapshot) or status is None:
+    if snapshot.missing or status is None:
         return None
     second = status.get("replicas", 0) - status.get("updatedReplicas", 0) > 0
     if second and progress_reason(status) == "ProgressDeadlineExceeded":
@@ -140,10 +141,6 @@ def outdated(live: Manifest, wanted: Manifest) -> bool:
 def _stamps_lost(live: Manifest, wanted: Manifest) -> bool:
     template = first_difference(wanted["spec"]["template"], live.get("spec", {}).get("template"))
     return APPLIED_ANNOTATION not in annotations_of(live) and template is None
-
-
-def credential_missing(snapshot: TenantSnapshot) -> bool:
-    return bool(snapshot.credential and snapshot.credential.finding)
 
 
 def worn_out(state: ServerState, limits: RecycleSpec) -> str:

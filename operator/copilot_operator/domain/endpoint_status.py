@@ -12,10 +12,10 @@ from copilot_operator.domain.plan import TenantPlan
 from copilot_operator.domain.readiness import (
     SUSPENDED,
     Policy,
-    credential_trouble,
     in_the_way,
     no_gateway,
     refused,
+    something_missing,
     unusable,
 )
 from copilot_operator.domain.session_counts import told_counts
@@ -30,7 +30,7 @@ def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
     return None
 
 
-READY: Final[tuple[Policy, ...]] = (unusable, in_the_way, refused, suspended, credential_trouble, no_gateway)
+READY: Final[tuple[Policy, ...]] = (unusable, in_the_way, refused, suspended, something_missing, no_gateway)
 SHARED: Final = Finding("Shared", "Servers and volumes are the pool's, and so is what is told of them")
 
 

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from copilot_operator.domain.causes import causes, credential_missing, outdated
+from copilot_operator.domain.causes import causes, outdated
 from copilot_operator.domain.desired.common import is_outdated
 from copilot_operator.domain.desired.deployment import FLUSH_S, drain_timeout_s
 from copilot_operator.domain.drain import Cause, Ending, Intent, Why, intent_of
@@ -186,8 +186,8 @@ def _spent(snapshot: TenantSnapshot, pod: Pod, why: str, restarts: Restarts) -> 
 
 
 def _undisturbed(snapshot: TenantSnapshot, live: Manifest, wanted: Manifest, stage: Stage, restarts: Restarts) -> Move:
-    if credential_missing(snapshot):
-        return Move(stage, "goes on with the credential it was started with", restarts=restarts)
+    if snapshot.missing:
+        return Move(stage, "goes on with what it was started with", restarts=restarts)
     if outdated(live, wanted):
         return Move(stage, "a newer pod template waits for the next stop", restarts=restarts)
     if difference := first_difference(wanted, live):
@@ -218,7 +218,7 @@ def _cannot_start(snapshot: TenantSnapshot) -> Finding | None:
     if claim and "deletionTimestamp" in claim["metadata"]:
         message = f"Claim {snapshot.claim} was deleted; the server starts with a new one as soon as it is gone"
         return Finding("VolumeBeingDeleted", message)
-    return snapshot.credential.finding if snapshot.credential else None
+    return snapshot.missing
 
 
 def _sized(wanted: Manifest, run: bool) -> Manifest:

@@ -27,8 +27,9 @@ def pool_report(snapshot: PoolSnapshot, scaled: Decision | None = None) -> Repor
     old: Manifest = snapshot.raw.get("status") or {}
     credential = snapshot.credential.finding if snapshot.credential else None
     notice = snapshot.credential.notice if snapshot.credential else None
-    found = snapshot.unusable or snapshot.obstacle or snapshot.refused or credential or _no_gateway(snapshot)
-    found = found or _no_server(snapshot)
+    unusable = snapshot.bundle.finding if snapshot.bundle else None
+    found = snapshot.unusable or snapshot.obstacle or snapshot.refused or credential or unusable
+    found = found or _no_gateway(snapshot) or _no_server(snapshot)
     versions = Counter(server.image for server in snapshot.servers if server.running)
     generation = snapshot.raw["metadata"].get("generation", 1)
     progress = progress_of(snapshot) if snapshot.spec else None
@@ -49,7 +50,7 @@ def pool_report(snapshot: PoolSnapshot, scaled: Decision | None = None) -> Repor
             generation,
         ),
     ]
-    conditions += _storage(snapshot, generation) + _held(snapshot, generation)
+    conditions += _storage(snapshot, generation) + _held(snapshot, generation) + _bundle(snapshot, generation)
     if scaled:
         conditions.append(_row("Scaled", scaled.as_needed, scaled.finding, generation))
     conditions += [_row(name, value, finding, generation) for name, value, finding in stalled(found)]
@@ -150,6 +151,15 @@ def _storage(snapshot: PoolSnapshot, generation: int) -> list[Condition]:
         return [_row("StorageReady", lost is None, finding, generation)]
     well = Finding("VolumesInOrder", "Nothing is to be told of its volumes")
     return [_row("StorageReady", True, FORGETS if snapshot.spec.storage.mode == "Ephemeral" else well, generation)]
+
+
+def _bundle(snapshot: PoolSnapshot, generation: int) -> list[Condition]:
+    """Whether servers can be started with the certificates that the pool names, if it names any."""
+    if (bundle := snapshot.bundle) is None:
+        return []
+    where = f"in key {bundle.key} of ConfigMap {bundle.config_map}"
+    found = bundle.finding or Finding("CertificatesFound", f"Certificates {where}: {bundle.certificates}")
+    return [_row("CABundleReady", bundle.finding is None, found, generation)]
 
 
 def _held(snapshot: PoolSnapshot, generation: int) -> list[Condition]:

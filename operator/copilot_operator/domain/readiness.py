@@ -83,11 +83,12 @@ def _left(snapshot: TenantSnapshot) -> str:
     return f"{drain.busy} sessions left{': ' + kinds if kinds else ''}"
 
 
-def credential_trouble(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
-    """A running server goes on with the token it was started with; CredentialsReady tells of it all the same."""
+def something_missing(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
+    """A running server goes on with what it was started with; CredentialsReady tells of a token all the same, and the
+    pool's CABundleReady of certificates."""
     if plan.move and plan.move.stage in (Stage.SERVING, Stage.DRAINING):
         return None
-    return snapshot.credential.finding if snapshot.credential else None
+    return snapshot.missing
 
 
 def suspended(snapshot: TenantSnapshot, plan: TenantPlan) -> Finding | None:
@@ -193,7 +194,7 @@ READY: Final[tuple[Policy, ...]] = (
     draining,
     stopping,
     cannot_run,
-    credential_trouble,
+    something_missing,
     pod_trouble,
     pod_refused,
     not_scheduled,

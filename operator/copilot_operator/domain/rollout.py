@@ -69,7 +69,7 @@ def _running(snapshot: TenantSnapshot, move: Move | None) -> str:
     if snapshot.refused and live and not is_up(live):
         return target  # it can't even be made from it
     undisturbed = move and move.stage == Stage.SERVING and move.cause is None
-    if undisturbed and not (snapshot.credential and snapshot.credential.finding):
+    if undisturbed and not snapshot.missing:
         return target  # had it to be another server, there would be a cause
     return noted or target
 

@@ -65,6 +65,20 @@ class Credential:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """Certificates of authorities: key ``key`` of the ConfigMap ``config_map``, ``certificates`` many.
+
+    ``digest`` names them all; None if servers can't be started with them, then ``finding`` says why.
+    """
+
+    config_map: str
+    key: str
+    digest: str | None = None
+    finding: Finding | None = None
+    certificates: int = 0
+
+
+@dataclass(frozen=True)
 class ServerToken:
     """The connection token of a server and the Secret of the pool that keeps it."""
 
@@ -276,6 +290,7 @@ class TenantSnapshot:
     sessions: SessionCounts | None = None  # of a tenant of a Shared pool, as its gateways tell
     credential: Credential | None = None
     credential_refused: bool = False  # by the model, or GitHub, the last time that a gateway or agent saw it used
+    bundle: Bundle | None = None  # of its server; None: it has none, or no server
     storage: Storage = Storage()
     children: Children = Children()
     pods: tuple[Pod, ...] = ()
@@ -301,6 +316,12 @@ class TenantSnapshot:
     def server_credential(self) -> Credential | None:
         """The GitHub token that a server of its own is started with; what else there is the gateway puts in."""
         return self.credential if self.credential and self.credential.provider is None else None
+
+    @property
+    def missing(self) -> Finding | None:
+        """Why its server can't be started anew, or the tenant be served, for want of what people bring."""
+        brought = (self.credential, self.bundle)
+        return next((each.finding for each in brought if each and each.finding), None)
 
     @property
     def is_seat(self) -> bool:
@@ -476,6 +497,7 @@ class PoolSnapshot:
     waits: Mapping[str, int] = field(default_factory=dict)  # how many sessions, by which server has to give them up
     obstacle: Finding | None = None
     credential: Credential | None = None
+    bundle: Bundle | None = None
     refused: Finding | None = None
 
     @property

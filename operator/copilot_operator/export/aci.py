@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from copilot_operator.api.outside import CA_VARIABLE
 from copilot_operator.api.quantity import quantity_value
 from copilot_operator.domain.desired.deployment import TOKEN_ENV
 from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
@@ -101,6 +102,11 @@ def group(server: Server, values: Values) -> Manifest:
     """The container group. Raises ExportError."""
     snapshot = server.snapshot
     assert snapshot.pool
+    if ref := snapshot.pool.spec.server.ca_bundle_config_map_ref:
+        raise ExportError(
+            f"spec.server.caBundleConfigMapRef: ConfigMap {ref.name} is not there in Azure: leave it out, put the file "
+            f"into the image, and write its path as {CA_VARIABLE} into spec.server.env"
+        )
     pod = standalone(snapshot)["spec"]["template"]["spec"]
     (agent,), (cli,) = pod["initContainers"], pod["containers"]
     data, logs, tmp = VOLUME_NAMES

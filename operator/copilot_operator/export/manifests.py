@@ -56,6 +56,8 @@ def instructions(servers: Sequence[Server]) -> list[str]:
         ]
     for namespace, name, key in sorted(_named(servers)):
         lines += ["", f"Secret {name} of namespace {namespace}, key {key}: bring it, or apply what makes it."]
+    for namespace, name, key in sorted(_bundles(servers)):
+        lines += ["", f"ConfigMap {name} of namespace {namespace}, key {key}: certificates (PEM); bring it."]
     notes = list(dict.fromkeys(note for each in servers for note in each.notes))
     return lines + ([""] + [f"Note: {note}." for note in notes] if notes else [])
 
@@ -69,6 +71,16 @@ def _named(servers: Sequence[Server]) -> set[tuple[str, str, str]]:
                 reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
                 if reference and variable["name"] != TOKEN_ENV:
                     found.add((each.snapshot.namespace, reference["name"], reference["key"]))
+    return found
+
+
+def _bundles(servers: Sequence[Server]) -> set[tuple[str, str, str]]:
+    """ConfigMaps with certificates: namespace, name, key."""
+    found = set()
+    for each in servers:
+        assert each.snapshot.pool
+        if ref := each.snapshot.pool.spec.server.ca_bundle_config_map_ref:
+            found.add((each.snapshot.namespace, ref.name, ref.key))
     return found
 
 

@@ -99,6 +99,7 @@ IDLES = {"gateway": ..., "suspend.afterIdle": "30m"}
 OFFICE = {"start": "0 8 * * MON-FRI", "end": "0 18 * * MON-FRI", "timeZone": "Europe/Berlin"}
 SHARED = {"isolation": "Shared", "shared": {"replicas": 1}, "gateway": {"enabled": True}}
 RUNTIME = {"server.runtime": "CopilotRuntime", "sessions.maxConcurrent": 100, "gateway": {"enabled": True}}
+PROXY = {"server.proxy": {"httpsProxy": "http://proxy.example.com:3128"}}
 REF = {"name": "keys", "key": "api"}
 APP = {"appId": 12, "installationId": 3456, "privateKeySecretRef": REF}
 PROVIDER = {"type": "openai", "baseUrl": "https://models.example.com/v1", "apiKeySecretRef": REF}
@@ -604,6 +605,47 @@ RULES: tuple[Example, ...] = (
             ("fd00:ec2::/32", "fd00:ec2::254/128"),
         )
     ),
+    # a company's network
+    *(
+        Example(
+            "write no user and no password here",
+            {"server.proxy": {field: "http://proxy.example.com:3128/"}},
+            {"server.proxy": {field: bad}},
+            path=f"spec.server.proxy.{field}",
+        )
+        for field in ("httpProxy", "httpsProxy")
+        for bad in ("http://me:secret@proxy.example.com:3128", "http://me@proxy.example.com")
+    ),
+    *(
+        Example(
+            "write the proxy's URL, such as http://proxy.example.com:3128",
+            {"server.proxy": {"httpsProxy": good}},
+            {"server.proxy": {"httpsProxy": bad}},
+            path="spec.server.proxy.httpsProxy",
+        )
+        for good, bad in (("https://10.0.0.1", "proxy.example.com:3128"), ("http://a:1", "socks5://proxy.example.com"))
+    ),
+    Example(
+        "write httpProxy, httpsProxy or both, or leave proxy out",
+        {"server.proxy": {"httpProxy": "http://a:1", "noProxy": ["10.0.0.0/8"]}},
+        {"server.proxy": {"noProxy": ["10.0.0.0/8"]}},
+        path="spec.server.proxy",
+    ),
+    *(
+        Example(
+            "leave HTTP_PROXY, HTTPS_PROXY and NO_PROXY out, in capitals or not",
+            PROXY | _variable("ALL_PROXY", value="x"),
+            PROXY | _variable(name, value="x"),
+            path="spec.server.env",
+        )
+        for name in ("HTTP_PROXY", "https_proxy", "no_proxy")
+    ),
+    Example(
+        "leave NODE_EXTRA_CA_CERTS out, or leave caBundleConfigMapRef out",
+        {"server.caBundleConfigMapRef": {"name": "ca"}} | _variable("SSL_CERT_DIR", value="/etc/ssl"),
+        {"server.caBundleConfigMapRef": {"name": "ca"}} | _variable("NODE_EXTRA_CA_CERTS", value="/etc/ssl/ca.pem"),
+        path="spec.server.env",
+    ),
     Example(
         "write a namespaceSelector, a podSelector or both",
         {"networkPolicy.allowFrom": [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"team": "web"}}}]},
@@ -711,6 +753,13 @@ SCHEMA: tuple[Example, ...] = (
         {"networkPolicy.egressCIDRs": ["10.0.0.0/8", "10.0.0.0/8"]},
         path="spec.networkPolicy.egressCIDRs",
     ),
+    Example(
+        "should match",
+        {"server.proxy": {"httpProxy": "http://a:1", "noProxy": ["[::1]:80", "*"]}},
+        {"server.proxy": {"httpProxy": "http://a:1", "noProxy": ["a,b"]}},
+        path="spec.server.proxy.noProxy[0]",
+    ),
+    Example("Required value", {"server.caBundleConfigMapRef": {"name": "a"}}, {"server.caBundleConfigMapRef": {}}),
     Example("should match", _variable("a.b-c_D", value="1"), _variable("1A", value="1")),
     Example("should match", {LABELS: {"a": "b_c"}}, {LABELS: {"a": "b c"}}),
     Example(

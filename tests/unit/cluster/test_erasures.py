@@ -42,7 +42,7 @@ def pools(tenant: dict[str, Any] | None = None, erased: dict[str, dict[str, int]
     members = Members(Cache(), state, lambda *_: False, lambda *_: None)
     members.names = lambda namespace, pool: [f"{pool}/0", f"{pool}/1"]  # type: ignore[method-assign]
     nothing: Any = None
-    return Pools(cast(KubeApi, Api(tenant)), Cache(), nothing, nothing, members, nothing)
+    return Pools(cast(KubeApi, Api(tenant)), Cache(), nothing, nothing, members, nothing, nothing)
 
 
 async def with_erasures(pools: Pools, view: GatewayView) -> GatewayView:

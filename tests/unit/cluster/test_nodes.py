@@ -9,6 +9,7 @@ import pytest
 
 from copilot_operator.app import Router
 from copilot_operator.cluster.answers import Answers
+from copilot_operator.cluster.bundles import Bundles
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.credentials import Credentials
@@ -180,6 +181,7 @@ async def gathered(cache: Cache, state: ServerState | None = None, **given: Any)
         rollouts,
         Members(cache, nothing, lambda *_: False, nothing),
         Credentials(nothing, cache),
+        Bundles(nothing, nothing),
     )
     tenants = Tenants(
         nothing, cache, SETTINGS, StorageClasses(nothing), lambda *_: (Reading(), state, None), pools, nothing, **given

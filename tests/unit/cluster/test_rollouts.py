@@ -7,6 +7,7 @@ import pytest
 
 from copilot_operator.app import Router
 from copilot_operator.cluster.answers import Answers
+from copilot_operator.cluster.bundles import Bundles
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.credentials import Credentials
@@ -47,6 +48,7 @@ class Gathered:
             self.rollouts,
             Members(self.cache, nothing, nothing, nothing),
             Credentials(nothing, self.cache),
+            Bundles(nothing, nothing),
         )
         self.tenants = Tenants(nothing, self.cache, SETTINGS, StorageClasses(nothing), nothing, pools, nothing)
         self.cache.put(POOL, NEW_POOL | {"status": status}, 0.0)

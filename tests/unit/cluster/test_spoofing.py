@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from copilot_operator.cluster.bundles import Bundles
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.credentials import Credentials, in_the_way
 from copilot_operator.cluster.errors import Absent
@@ -60,7 +61,7 @@ def pools(*secrets: Manifest) -> Pools:
         cache.put(SECRET, secret, 0.0)
     rollouts = Rollouts(lambda *_: [], unknown, unknown, lambda: 0.0)
     members = Members(cache, unknown, unknown, unknown)
-    return Pools(api, cache, SETTINGS, rollouts, members, Credentials(api, cache))
+    return Pools(api, cache, SETTINGS, rollouts, members, Credentials(api, cache), Bundles(api, unknown))
 
 
 async def test_a_lost_token_comes_back_from_the_tenants_own_secret() -> None:

@@ -1,19 +1,20 @@
 """The objects we make, each compared whole."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from copilot_operator.domain.desired.claim import claim
 from copilot_operator.domain.desired.connection import connection
-from copilot_operator.domain.desired.deployment import changed_intent, deployment, token_source
+from copilot_operator.domain.desired.deployment import changed_intent, deployment, intent, token_source
 from copilot_operator.domain.desired.pool import disruption_budget, network_policy, service_account, token_shard
 from copilot_operator.domain.desired.service import service
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import INTENT_ANNOTATION
 from copilot_operator.domain.snapshot import Children, Credential, ServerToken, Storage, TenantSnapshot
-from tests.support.snapshots import CREDENTIAL, IMAGE, TOKEN, a_pool, a_pool_snapshot, a_snapshot, a_tenant
+from tests.support.snapshots import BUNDLE, CREDENTIAL, IMAGE, TOKEN, a_pool, a_pool_snapshot, a_snapshot, a_tenant
 
 LABELS = {
     "app.kubernetes.io/managed-by": "copilot-operator",
@@ -326,6 +327,7 @@ def test_labels_and_annotations_of_the_pool_come_along_and_ours_win() -> None:
     }
 
 
+TRUSTS = {"server.caBundleConfigMapRef": {"name": "ca", "key": "root.pem"}}
 CHANGES: list[tuple[TenantSnapshot, list[str]]] = [
     (a_snapshot(), []),
     (a_snapshot(pool=a_pool({"server.image": "cli:2"})), ["image"]),
@@ -346,9 +348,53 @@ CHANGES: list[tuple[TenantSnapshot, list[str]]] = [
     (a_snapshot(tenant=a_tenant(fields={"server.resources": {"requests": {"cpu": 1}}})), ["ownResources"]),
     (a_snapshot(credential=CREDENTIAL), ["gitHubToken"]),
     (a_snapshot(token=ServerToken("other", "copilotpool-saas-server-tokens-0")), ["connectionToken"]),
+    (a_snapshot(pool=a_pool({"server.proxy": {"httpsProxy": "http://a:1"}})), ["proxy"]),
+    (a_snapshot(pool=a_pool(TRUSTS), bundle=BUNDLE), ["caBundle"]),
     (a_snapshot(pool=a_pool({"storage.size": "20Gi", "health.interval": "1s"})), []),
     (a_snapshot(tenant=a_tenant(fields={"suspended": True, "deletionPolicy": "Retain"})), []),
 ]
+
+
+@pytest.mark.parametrize(("changed", "parts"), CHANGES[-4:-2])
+def test_what_comes_with_a_newer_operator_and_goes_again_is_a_change_wherever_it_is_asked_for(
+    changed: TenantSnapshot, parts: list[str]
+) -> None:
+    """Older operators noted neither part, and those that know them note none that is not given."""
+    assert changed_intent(deployment(changed), deployment(a_snapshot())) == parts
+    assert not any(part in intent(a_snapshot()) for part in parts)
+
+
+def test_other_certificates_under_the_same_name_are_a_change_that_shows_in_the_digest_only() -> None:
+    before, after = (
+        deployment(a_snapshot(pool=a_pool(TRUSTS), bundle=each)) for each in (BUNDLE, replace(BUNDLE, digest="other"))
+    )
+    assert changed_intent(before, after) == ["caBundle"]
+    assert before["spec"] == after["spec"]
+
+
+def test_the_way_out_of_a_companys_network() -> None:
+    proxy = {"httpsProxy": "http://proxy:3128", "noProxy": ["10.0.0.0/8", ".svc"]}
+    spec = deployment(a_snapshot(pool=a_pool(TRUSTS | {"server.proxy": proxy}), bundle=BUNDLE))["spec"]["template"][
+        "spec"
+    ]
+    (cli,), (agent,) = spec["containers"], spec["initContainers"]
+    env = {each["name"]: each.get("value") for each in cli["env"]}
+    direct = "10.0.0.0/8,.svc,localhost,127.0.0.1,::1,.cluster.local"
+    plain = deployment(a_snapshot())["spec"]["template"]["spec"]["containers"][0]
+    assert {name: env[name] for name in env.keys() - {each["name"] for each in plain["env"]}} == {
+        "HTTPS_PROXY": "http://proxy:3128",
+        "https_proxy": "http://proxy:3128",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "NODE_EXTRA_CA_CERTS": "/etc/copilot-operator/ca/ca.crt",
+    }
+    assert spec["volumes"][-1] == {
+        "name": "ca-bundle",
+        "configMap": {"name": "ca", "items": [{"key": "root.pem", "path": "ca.crt"}]},
+    }
+    mount = {"name": "ca-bundle", "mountPath": "/etc/copilot-operator/ca", "readOnly": True}
+    assert cli["volumeMounts"] == [*plain["volumeMounts"], mount]
+    assert agent == deployment(a_snapshot())["spec"]["template"]["spec"]["initContainers"][0], "it asks nobody outside"
 
 
 def test_a_deployment_names_the_secret_of_its_token() -> None:

@@ -21,7 +21,7 @@ from copilot_operator.domain.snapshot import (
     ServerState,
     TenantSnapshot,
 )
-from tests.support.snapshots import CREDENTIAL, NO_SECRET, NOW, a_pod, a_pool, a_snapshot, a_tenant
+from tests.support.snapshots import BUNDLE, CREDENTIAL, NO_BUNDLE, NO_SECRET, NOW, a_pod, a_pool, a_snapshot, a_tenant
 
 SUSPENDED = a_tenant(fields={"suspended": True})
 READY, YOUNG, ENDING = a_pod(), a_pod(ready=False), a_pod(ready=False, terminating=True)
@@ -137,6 +137,9 @@ CASES = {
     ),
     "a new tenant without its Secret gets none: the pod would only crash": Case(
         Stage.STOPPED, "Secret github does not exist", "", credential=NO_SECRET
+    ),
+    "a new tenant without its certificates gets none": Case(
+        Stage.STOPPED, "ConfigMap ca does not exist", "", more={"bundle": NO_BUNDLE}
     ),
     "a new suspended tenant without its Secret": Case(
         Stage.STOPPED, "spec.suspended is true", "apply 0", tenant=SUSPENDED, credential=NO_SECRET
@@ -365,7 +368,7 @@ CASES = {
     ),
     "a lost Secret leaves it running": Case(
         Stage.SERVING,
-        "goes on with the credential",
+        "goes on with what it was started with",
         "",
         live(a_snapshot(credential=CREDENTIAL)),
         (READY,),
@@ -373,12 +376,30 @@ CASES = {
     ),
     "a lost Secret holds a changed image back": Case(
         Stage.SERVING,
-        "goes on with the credential",
+        "goes on with what it was started with",
         "",
         live(a_snapshot(credential=CREDENTIAL)),
         (READY,),
         pool=NEW_IMAGE,
         credential=NO_SECRET,
+    ),
+    "certificates that can't be used hold a changed image back": Case(
+        Stage.SERVING,
+        "goes on with what it was started with",
+        "",
+        live(),
+        (READY,),
+        pool=NEW_IMAGE,
+        more={"bundle": NO_BUNDLE},
+    ),
+    "other certificates are a change": Case(
+        Stage.DRAINING,
+        "changed: caBundle",
+        "drain",
+        live(),
+        (READY,),
+        more={"bundle": BUNDLE},
+        noted=notes("Update"),
     ),
     "an edited template is put back at once, the running pod stays": Case(
         Stage.SERVING,

@@ -13,7 +13,16 @@ from copilot_operator.domain.pool_status import pool_report
 from copilot_operator.domain.scaling import Load, Scale, decide, scale_of
 from copilot_operator.domain.snapshot import Finding, GatewayView, PoolSnapshot, Server
 from copilot_operator.domain.status import Event
-from tests.support.snapshots import NO_SECRET, NOW, NOW_TEXT, a_pool_object, a_pool_snapshot, a_revision
+from tests.support.snapshots import (
+    BUNDLE,
+    NO_BUNDLE,
+    NO_SECRET,
+    NOW,
+    NOW_TEXT,
+    a_pool_object,
+    a_pool_snapshot,
+    a_revision,
+)
 
 AUTOSCALED = {
     "isolation": "Shared", "shared": {"autoscaling": {"minReplicas": 0, "maxReplicas": 4}},
@@ -69,7 +78,8 @@ def later(snapshot: PoolSnapshot, status: Any) -> PoolSnapshot:
         ({"unusable": Finding("InvalidSpec", "x"), "credential": NO_SECRET}, "InvalidSpec"),
         ({"obstacle": Finding("NameTaken", "x"), "refused": Finding("Refused", "x")}, "NameTaken"),
         ({"refused": Finding("Refused", "x"), "credential": NO_SECRET}, "Refused"),
-        ({"credential": NO_SECRET}, "SecretNotFound"),
+        ({"credential": NO_SECRET, "bundle": NO_BUNDLE}, "SecretNotFound"),
+        ({"bundle": NO_BUNDLE}, "ConfigMapNotFound"),
     ],
 )
 def test_a_pool_in_trouble_tells_the_first_cause_once_and_its_end_once(more: dict[str, Any], reason: str) -> None:
@@ -83,6 +93,18 @@ def test_a_pool_in_trouble_tells_the_first_cause_once_and_its_end_once(more: dic
     assert (again.status, again.event) == (None, None)
     mended = pool_report(later(a_pool_snapshot(), first.status))
     assert mended.event == Event("Normal", "PoolReady", "Tenants can use the pool")
+
+
+def test_certificates_have_a_condition_where_the_pool_names_some() -> None:
+    rows = [
+        condition_of(pool_report(a_pool_snapshot(bundle=each)).status or {}, "CABundleReady")
+        for each in (None, BUNDLE, NO_BUNDLE)
+    ]
+    assert rows == [
+        {},
+        row("CABundleReady", "True", "CertificatesFound", "Certificates in key ca.crt of ConfigMap ca: 2"),
+        row("CABundleReady", "False", "ConfigMapNotFound", "ConfigMap ca does not exist"),
+    ]
 
 
 def test_a_paused_pool_says_so() -> None:

@@ -10,7 +10,7 @@ from copilot_operator.domain.lifecycle import Move, Stage
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.rollout import ABSENT, Standing, failure, standing_of
 from copilot_operator.domain.snapshot import Children, Finding, Health, PoolView, Reading, ServerState, TenantSnapshot
-from tests.support.snapshots import NO_SECRET, NOW, a_pod, a_snapshot, a_tenant, pool_spec
+from tests.support.snapshots import NO_BUNDLE, NO_SECRET, NOW, a_pod, a_snapshot, a_tenant, pool_spec
 
 POOL = PoolView(pool_spec(), revision="new", rolling=True)
 UPDATE = Cause(Why.UPDATE, "changed: image")
@@ -42,6 +42,7 @@ def test_a_server_that_serves_tells_whether_it_works_and_what_it_runs() -> None:
     assert standing_of(a_server(), SERVES).revision == "new", "nothing that concerns it has changed"
     assert standing_of(a_server(children=Children(a_deployment(""))), WAITS).revision == "unnamed"
     assert standing_of(a_server(credential=NO_SECRET), SERVES).revision == "old", "it can't be changed now"
+    assert standing_of(a_server(bundle=NO_BUNDLE), SERVES).revision == "old", "nor without its certificates"
 
 
 @pytest.mark.parametrize("move", [Move(Stage.DRAINING, cause=Cause(Why.NODE_DRAIN, "")), Move(Stage.STOPPING), None])

@@ -243,6 +243,20 @@ def test_a_config_map_is_not_there_in_azure(export: Exporting) -> None:
     assert "REGION" in said
 
 
+def test_a_companys_proxy_goes_along_and_its_certificates_where_there_are_config_maps(export: Exporting) -> None:
+    proxied = {"server.proxy": {"httpsProxy": "http://proxy:3128"}}
+    pool = a_pool_object(fields=proxied | {"server.caBundleConfigMapRef": {"name": "company-ca"}})
+    text, _ = export("manifests", pool, a_tenant())
+    assert "# ConfigMap company-ca of namespace apps, key ca.crt: certificates (PEM); bring it." in text
+    template = next(obj for obj in yaml.safe_load_all(text) if obj["kind"] == "Deployment")["spec"]["template"]
+    assert "company-ca" in [each.get("configMap", {}).get("name") for each in template["spec"]["volumes"]]
+    _, said = export("aci", pool, a_tenant(), code=1)
+    assert "spec.server.caBundleConfigMapRef: ConfigMap company-ca is not there in Azure" in said
+    _, group = aci(export, proxied)
+    variables = group["properties"]["containers"][0]["properties"]["environmentVariables"]
+    assert {"name": "https_proxy", "value": "http://proxy:3128"} in variables
+
+
 def test_a_list_of_kubectl_get_is_taken_apart(export: Exporting) -> None:
     listed = {"kind": "List", "items": [a_pool_object(), a_tenant(), {"kind": "Secret", "data": {"token": "eA=="}}]}
     text, _ = export("manifests", listed)

@@ -5,6 +5,7 @@ from typing import Any, Final
 from copilot_operator.api.duration import duration_s
 from copilot_operator.api.resources import overlay
 from copilot_operator.domain.desired.common import child, selector, stamped, tenant_labels, with_revision
+from copilot_operator.domain.desired.outside import outside_env, outside_mounts, outside_volumes
 from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT, METRICS_PORT
 from copilot_operator.domain.desired.volumes import (
     agent_env,
@@ -41,6 +42,7 @@ LOCKED_DOWN: Final[Manifest] = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+NOTED_IF_GIVEN: Final = ("caBundle", "proxy")  # of the intent; so pools without them are noted as by older operators
 AGENT_RESOURCES: Final[Manifest] = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}}
 
 
@@ -78,7 +80,7 @@ def intent(snapshot: TenantSnapshot) -> dict[str, Any]:
     assert snapshot.spec
     assert snapshot.pool
     assert snapshot.token
-    spec, credential = snapshot.pool.spec, snapshot.server_credential
+    spec, credential, bundle = snapshot.pool.spec, snapshot.server_credential, snapshot.bundle
     token = [credential.secret, credential.key, credential.digest] if credential else None
     if credential and credential.app:  # a new one comes every hour, with a cause of its own: see ``old_token``
         token = [credential.secret, credential.key, host_of(credential.app)]
@@ -98,6 +100,8 @@ def intent(snapshot: TenantSnapshot) -> dict[str, Any]:
         "connectionToken": [snapshot.token.shard, digest(snapshot.token.value)],
         "restartedAt": snapshot.pool.restarted_at,
         "ownRestartedAt": annotations_of(snapshot.raw).get(RESTARTED_AT_ANNOTATION, ""),
+        **({"proxy": _as_json(spec.server.proxy)} if spec.server.proxy else {}),
+        **({"caBundle": [bundle.config_map, bundle.key, bundle.digest]} if bundle else {}),
     }
 
 
@@ -109,8 +113,9 @@ def _line(values: dict[str, Any]) -> str:
 def changed_intent(live: Manifest, wanted: Manifest) -> list[str]:
     """Names of the parts of the intent in which two Deployments differ, sorted.
 
-    A part that only one of them has is no change: it came or went with the operator's version. If somebody removed the
-    whole note, nobody knows what the server was started from: every part may have changed.
+    A part that only one of them has is no change: it came or went with the operator's version; but for those that are
+    noted only if they are given. If somebody removed the whole note, nobody knows what the server was started from:
+    every part may have changed.
     """
     before, after = (
         dict(part.split("=", 1) for part in annotations_of(manifest).get(INTENT_ANNOTATION, "").split())
@@ -118,7 +123,8 @@ def changed_intent(live: Manifest, wanted: Manifest) -> list[str]:
     )
     if not before:
         return sorted(after)
-    return sorted(part for part in before.keys() & after.keys() if before.get(part) != after.get(part))
+    compared = (before.keys() & after.keys()) | set(NOTED_IF_GIVEN)
+    return sorted(part for part in compared if before.get(part) != after.get(part))
 
 
 def _template(snapshot: TenantSnapshot) -> Manifest:
@@ -154,6 +160,7 @@ def _template(snapshot: TenantSnapshot) -> Manifest:
                 *state_volumes(snapshot),
                 {"name": "logs", "emptyDir": {"sizeLimit": "256Mi"}},
                 {"name": "tmp", "emptyDir": {}},
+                *outside_volumes(snapshot),
             ],
         },
     }
@@ -211,6 +218,7 @@ def _cli(snapshot: TenantSnapshot) -> Manifest:
         {"name": "HOME", "value": "/data/home"},
         {"name": "COPILOT_HOME", "value": "/data/copilot"},
         *cli_env(snapshot),
+        *outside_env(snapshot),
     ]
     credential, host = snapshot.server_credential, None
     if credential and credential.app:
@@ -243,6 +251,7 @@ def _cli(snapshot: TenantSnapshot) -> Manifest:
             *cli_mounts(snapshot),
             {"name": "logs", "mountPath": "/logs"},
             {"name": "tmp", "mountPath": "/tmp"},
+            *outside_mounts(snapshot),
         ],
     }
 
