@@ -56,6 +56,7 @@ from copilot_operator.domain.naming import (
 from copilot_operator.domain.nodes import leaving
 from copilot_operator.domain.rollout import standing_of
 from copilot_operator.domain.seats import pool_of_seat
+from copilot_operator.domain.server_tokens import parts_of
 from copilot_operator.domain.snapshot import Finding, GatewayView, PoolSnapshot, ServerState, Settings, TenantSnapshot
 from copilot_operator.engine.queue import WorkQueue
 from copilot_operator.engine.workers import Workers
@@ -396,8 +397,9 @@ class Operator:
         if [*snapshot.gateway.erasures] != noted(snapshot.gateway.tenants):
             self._pool_due_soon(snapshot.namespace, snapshot.name)  # servers are told of what is noted, not before
         first = bool(snapshot.spec and snapshot.spec.gateway.enabled and not snapshot.gateway.key_stored)
+        served = {parts_of(key)[0] for key in snapshot.new_tokens}
         for tenant in self.router.everybody(snapshot.namespace, snapshot.name):
-            if first or server_of(tenant) in snapshot.new_tokens:
+            if first or server_of(tenant) in served:
                 self.queue.add((TENANT, snapshot.namespace, tenant))
 
     def _servers_of(self, namespace: str, pool: str) -> list[str]:

@@ -5,6 +5,7 @@ Deployment controller surges; pods that end linger; a pod becomes ready only as 
 of the state directory). What the operator sees of pods may be old; what it is answered it sees at once.
 """
 
+import base64
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -42,6 +43,7 @@ class LivePod:
     drained_from: datetime = NEVER  # when the drain was ordered first
     hung: bool = False
     worn: bool = False
+    token: str | None = None  # what its containers were started with
     protected: bool = False
 
     @property
@@ -220,9 +222,18 @@ class Cluster:
     # ---- kubelet
 
     def start_pod(self) -> None:
-        """The oldest pod has the volume's lock; it becomes ready."""
-        if self.pods and not self.pods[0].terminating:
-            self.pods[0].ready = True
+        """The oldest pod has the volume's lock; it becomes ready, if its token is there."""
+        if self.pods and not self.pods[0].terminating and (token := self._token_for(self.pods[0])):
+            self.pods[0].ready, self.pods[0].token = True, token
+
+    def _token_for(self, pod: LivePod) -> str | None:
+        """What kubelet finds where its template says (core/v1 SecretKeySelector)."""
+        (cli,) = pod.template["spec"]["containers"]
+        variable = next(each for each in cli["env"] if each["name"] == "COPILOT_CONNECTION_TOKEN")
+        source = variable["valueFrom"]["secretKeyRef"]
+        secret = self.live(SECRET, source["name"])
+        value = (secret or {}).get("data", {}).get(source["key"])
+        return base64.b64decode(value).decode() if value else None
 
     def restart_cli(self, uid: str) -> None:
         """In place: another process in the same pod."""

@@ -8,12 +8,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, currently_in_test_context, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from copilot_operator.api.conditions import timestamp
 from copilot_operator.api.pool import parse_pool
 from copilot_operator.api.tenant import parse_tenant
+from copilot_operator.domain.desired.deployment import token_source
 from copilot_operator.domain.drain import intent_of
 from copilot_operator.domain.kinds import (
     CLAIM,
@@ -34,6 +37,7 @@ from copilot_operator.domain.plan import plan_tenant
 from copilot_operator.domain.pool_plan import plan_pool
 from copilot_operator.domain.pool_status import pool_report
 from copilot_operator.domain.secrets import as_observed
+from copilot_operator.domain.server_tokens import key_of, parts_of, rotations
 from copilot_operator.domain.snapshot import (
     Children,
     Credential,
@@ -49,6 +53,7 @@ from copilot_operator.domain.snapshot import (
 )
 from copilot_operator.domain.status import tenant_report
 from copilot_operator.domain.steps import Apply, DeletePod, Scale, Step
+from copilot_operator.domain.tenant_tokens import latest
 from tests.property.cluster_model import CHILDREN, KUBECTL_RESTART, SERVER, Cluster, LivePod
 from tests.support.snapshots import NOW, SETTINGS
 
@@ -89,7 +94,10 @@ class Operator:
         shard = cluster.live(SECRET, SHARD)
         tokens = {SHARD: values(shard)} if shard and controller_uid(shard) == uid else {}
         members = frozenset({SERVER} if cluster.tenant else ())
-        new = {server: self._adopt_or_mint() for server in members if server not in tokens.get(SHARD, {})}
+        held = {parts_of(key)[1] for key in tokens.get(SHARD, {})}
+        current, wanted = self._rotations(held) if members else ("", "")
+        missing = [rotation for rotation in {current, wanted} - held if members]
+        new = {key_of(SERVER, each): self._adopt_or_mint() if each == current else self._mint() for each in missing}
         name = pool_object("saas")
         live = {kind: cluster.live(kind, name) for kind in (SERVICE_ACCOUNT, NETWORK_POLICY)}
         taken = any(each and controller_uid(each) != uid for each in (*live.values(), shard))
@@ -101,6 +109,7 @@ class Operator:
             members=members,
             tokens=tokens,
             new_tokens=new,
+            spent_tokens=frozenset(key_of(SERVER, each) for each in held - {current, wanted}),
             service_account=live[SERVICE_ACCOUNT],
             network_policy=live[NETWORK_POLICY],
             revisions=tuple(
@@ -110,9 +119,17 @@ class Operator:
             obstacle=Finding("NameTaken", "of the former pool") if taken else None,
         )
 
+    def _rotations(self, held: set[str]) -> tuple[str, str]:
+        live, wanted = self.cluster.live(DEPLOYMENT), parse_tenant(self.cluster.tenant or {}).spec.connection_token
+        source = token_source(live) if live else None
+        return rotations(held, parts_of(source[1])[1] if source else None, latest(wanted, self.now) if wanted else "")
+
     def _adopt_or_mint(self) -> str:
         if known := self.cluster.live(SECRET):
             return values(known)["token"]
+        return self._mint()
+
+    def _mint(self) -> str:
         self.minted += 1
         return f"token-{self.minted}"
 
@@ -145,7 +162,7 @@ class Operator:
         return replace(
             snapshot,
             pool=PoolView(spec, restarted_at=annotations_of(cluster.pool).get(RESTARTED_AT_ANNOTATION, "")),
-            token=self._token(cluster.pool["metadata"]["uid"]),
+            **self._tokens(cluster.pool["metadata"]["uid"]),
             credential=self._credential(spec),
         )
 
@@ -185,10 +202,13 @@ class Operator:
                 self.cluster.restart_cli(pod.uid)
                 self.ordered.discard(pod.name)
 
-    def _token(self, pool_uid: str) -> ServerToken | None:
+    def _tokens(self, pool_uid: str) -> dict[str, Any]:
         shard = self.cluster.live(SECRET, SHARD)
-        held = values(shard) if shard and controller_uid(shard) == pool_uid else {}
-        return ServerToken(held[SERVER], SHARD) if SERVER in held else None
+        stored = values(shard) if shard and controller_uid(shard) == pool_uid else {}
+        held = {each: ServerToken(token, SHARD, each) for key, token in stored.items() for each in [parts_of(key)[1]]}
+        current, wanted = self._rotations(set(held))
+        token, before = held.get(wanted), held.get(current)
+        return {"token": token or before, "former_token": before if token and wanted != current else None}
 
     def _credential(self, spec: Any) -> Credential | None:
         if spec.auth is None:
@@ -213,6 +233,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.applied: Any = None  # the template as it was after that
         self.notes_lost = False  # our annotations are gone: what shows in them only can't be told from before
         self.meddled = False  # somebody edited the Deployment and things have not settled since
+        self.tokens_lost = False  # somebody took or edited a Secret with a token, and things have not settled since
+        self.dead: set[str] = set()  # tokens that were exchanged
+        self.serves_with = ""
         self.cluster.create_pool()
         self.cluster.create_tenant()
         if settled:
@@ -231,6 +254,7 @@ class AnyOrder(RuleBasedStateMachine):
             self._edit_tenant(lambda spec: spec | {"deletionPolicy": "Retain"})
             self.operator_looks()
         self.cluster.tenant = None
+        self.serves_with, self.dead = "", set()  # of another tenant
 
     @rule(suspended=st.booleans())
     def tenant_is_suspended_or_woken(self, suspended: bool) -> None:
@@ -262,6 +286,12 @@ class AnyOrder(RuleBasedStateMachine):
             pool["metadata"]["annotations"] = {RESTARTED_AT_ANNOTATION: moment}
             self.cluster.pool = pool
 
+    @rule(minutes=st.sampled_from([None, -5, 3, 10, 30]))
+    def token_is_to_be_rotated(self, minutes: int | None) -> None:
+        """So many minutes from noon on, which may have passed; None: not any more."""
+        wish = {} if minutes is None else {"connectionToken": {"rotateAt": timestamp(NOW + timedelta(minutes=minutes))}}
+        self._edit_tenant(lambda spec: {key: value for key, value in spec.items() if key != "connectionToken"} | wish)
+
     @rule(value=st.sampled_from([None, "gho_1", "gho_2"]))
     def secret_changes(self, value: str | None) -> None:
         self.operator.secret = value
@@ -276,10 +306,12 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(kind=st.sampled_from([DEPLOYMENT, SERVICE, SECRET]))
     def child_is_deleted(self, kind: Any) -> None:
         self.cluster.delete(kind)
+        self.tokens_lost |= kind == SECRET
 
     @rule()
     def tokens_are_deleted(self) -> None:
         self.cluster.delete(SECRET, SHARD)
+        self.tokens_lost = True
 
     @rule(name=st.sampled_from(sorted(HAND_MADE)))
     def child_is_edited(self, name: str) -> None:
@@ -287,6 +319,7 @@ class AnyOrder(RuleBasedStateMachine):
         if self.cluster.live(kind):
             self.cluster.edit(kind, change)
             self.meddled |= kind == DEPLOYMENT
+            self.tokens_lost |= kind == SECRET
 
     @rule()
     def notes_are_removed(self) -> None:
@@ -422,6 +455,24 @@ class AnyOrder(RuleBasedStateMachine):
         self.operator_dies_after(steps)
         self.operator_restarts()
 
+    @rule(steps=st.integers(0, 6), looks=st.booleans())
+    def token_is_rotated_and_the_operator_dies(self, steps: int, looks: bool) -> None:
+        """The way to the moment when the old token goes and the new one comes, and a death before, at or after it."""
+        self.token_is_to_be_rotated(round((self.operator.now - NOW).total_seconds() / 60))
+        for happens in (self.operator_looks, self.agents_work, self.agents_work, self.operator_looks):
+            happens()
+            self.applications_are_told_the_token_of_the_server()
+        self.controller_works()
+        self.pods_end()
+        self.watch_catches_up()
+        self.controller_works()
+        self.operator_dies_after(steps)
+        self.operator_restarts()
+        if looks:
+            self.operator_looks()
+        self.controller_works()
+        self.pod_starts()
+
     @rule(steps=st.integers(0, 3))
     def operator_dies_after(self, steps: int) -> None:
         """One cycle for the pool and one for the tenant, of which only the first steps are done."""
@@ -506,6 +557,20 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.meddled or len(self.running()) <= 1
         assert sum(pod.ready for pod in self.cluster.pods) <= 1, "the lock lets one server in"
 
+    @invariant()
+    @precondition(lambda self: hasattr(self, "cluster"))
+    def applications_are_told_the_token_of_the_server(self) -> None:
+        """From its start to its end, whatever was exchanged meanwhile; and what was exchanged never comes back."""
+        secret = self.cluster.live(SECRET)
+        for pod in self.cluster.pods:
+            if not pod.ready or not secret or self.tokens_lost or self.meddled:
+                continue
+            assert values(secret)["token"] == pod.token, "applications have another token than their server"
+            assert pod.token not in self.dead, "a token that was exchanged is taken again"
+            if self.serves_with not in ("", pod.token):
+                self.dead.add(self.serves_with)
+            self.serves_with = pod.token
+
     # ---- where it ends
 
     @rule()
@@ -534,6 +599,7 @@ class AnyOrder(RuleBasedStateMachine):
         else:
             raise AssertionError("it does not come to rest")
         self.meddled &= self.cluster.pool is None  # without its pool a tenant is left as it is, edits included
+        self.tokens_lost &= self.cluster.pool is None
         self._ends_where_the_spec_says()
         self._needs_nothing_more()
 
@@ -573,6 +639,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert all(cluster.live(kind) for kind in (SERVICE, SECRET))
         assert tenant.token
         assert values(cluster.objects[SECRET, SERVER])["token"] == tenant.token.value
+        self._has_one_token(tenant)
         cordoned = set() if is_up(live) else {CORDONED_LABEL}  # nobody can reach it anyway
         selector = cluster.objects[SERVICE, SERVER]["spec"]["selector"].keys()
         assert selector - cordoned == {"app.kubernetes.io/name", "copilot-operator.io/tenant"}
@@ -593,6 +660,15 @@ class AnyOrder(RuleBasedStateMachine):
             assert cli["resources"]["requests"]["memory"] == memory
             assert pod.template["spec"]["terminationGracePeriodSeconds"] == 600
             assert people_want(tenant) == self.started_from
+
+    def _has_one_token(self, tenant: TenantSnapshot) -> None:
+        assert tenant.spec
+        assert tenant.token
+        assert tenant.former_token is None
+        assert [*values(self.cluster.objects[SECRET, SHARD])] == [key_of(SERVER, tenant.token.rotation)]
+        wanted = tenant.spec.connection_token
+        due = latest(wanted, self.operator.now) if wanted else ""
+        assert tenant.token.rotation >= due.replace("-", "").replace(":", "")
 
     def _edit_tenant(self, change: Callable[[Manifest], Manifest]) -> None:
         if tenant := self.cluster.tenant:
@@ -642,3 +718,16 @@ def test_no_template_changes_while_a_pod_that_only_the_status_counts_still_ends(
     machine.server_is_updated("cli:2")
     assert [pod.terminating for pod in machine.cluster.pods] == [True]
     machine.everything_settles()
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("steps", range(7))
+def test_wherever_the_operator_dies_in_a_rotation_applications_have_the_servers_token(steps: int, looks: bool) -> None:
+    machine = AnyOrder()
+    machine.a_cluster(counts_terminating=True, settled=True)
+    machine.token_is_rotated_and_the_operator_dies(steps, looks)
+    machine.applications_are_told_the_token_of_the_server()
+    machine.everything_settles()
+    machine.applications_are_told_the_token_of_the_server()
+    assert machine.dead == {"token-1"}
+    assert machine.serves_with == "token-2"

@@ -62,7 +62,8 @@ OVERLAP_WITHIN_PERIOD: Final = Rule(
 
 
 class ConnectionToken(Model):
-    """When the token of the tenant's applications is exchanged for another one. Needs the pool's gateway."""
+    """When the token of the tenant's applications is exchanged for another one. Without a gateway it is the server's
+    own: the server is drained and started again with the new one."""
 
     rules = (OVERLAP_WITHIN_PERIOD,)
 
@@ -71,14 +72,14 @@ class ConnectionToken(Model):
         Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", json_schema_extra={"format": "date-time"}),
         AfterValidator(_is_time),
     ]
-    """When there is a new token, in UTC, such as 2026-11-24T04:00:00Z; the tenant's Secret holds it then. Each later
-    time that is written here is another rotation. Let it stand afterwards."""
+    """When there is a new token, in UTC, such as 2026-11-24T04:00:00Z; the tenant's Secret holds it then, or as soon as
+    the server was drained. Each later time that is written here is another rotation. Let it stand afterwards."""
     every: Annotated[Duration, between("1h", "8760h")] | None = None
     """Rotate again each time that so much has passed since rotateAt, such as 720h; absent: once. Of rotations that were
     missed there is one."""
     overlap: Annotated[Duration, between("0s", "168h")] | None = None
     """For how long the old token is taken as well; 10m if absent. After that connections that were opened with it are
-    closed."""
+    closed. Without a gateway there is no overlap: leave it out, or write 0s."""
 
 
 class TenantSpec(Model):

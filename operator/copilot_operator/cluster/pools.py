@@ -1,7 +1,7 @@
 """What is known of pools: their specs, revisions and tokens, each read once per version, and a pool's snapshot."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -65,6 +65,7 @@ from copilot_operator.domain.progress import known_revisions
 from copilot_operator.domain.revisions import Course, course_of, was_ready
 from copilot_operator.domain.scaling import Decision
 from copilot_operator.domain.secrets import decoded
+from copilot_operator.domain.server_tokens import key_of, parts_of, rotations
 from copilot_operator.domain.sharing import shares
 from copilot_operator.domain.snapshot import (
     Erasure,
@@ -77,10 +78,11 @@ from copilot_operator.domain.snapshot import (
     Settings,
     is_paused,
 )
-from copilot_operator.domain.tenant_tokens import changes_at, code_of, fingerprint, rotated, rotation_of
+from copilot_operator.domain.tenant_tokens import changes_at, code_of, fingerprint, latest, rotated, rotation_of
 
 MOST_REMEMBERED = 1000
 T = TypeVar("T")
+ServerTokens = dict[str, dict[str, ServerToken]]  # by server and rotation
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Pools:
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
     courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
+    server_tokens: dict[str, tuple[str, ServerTokens]] = field(default_factory=dict, repr=False)  # of a shard
     entries: "dict[str, tuple[object, _Entry]]" = field(default_factory=dict, repr=False)  # of a tenant
     values: dict[object, str] = field(default_factory=dict, repr=False)  # of users' Secrets, by what names them
 
@@ -159,11 +162,38 @@ class Pools:
         """What a Secret of the pool holds, {} if it is not there or not the pool's own."""
         return next((held for found, _, held in self._secrets(namespace, pool) if found == name), {})
 
-    def token(self, namespace: str, pool: str, server: str) -> ServerToken | None:
-        for name, _, tokens in self._secrets(namespace, pool):
-            if server in tokens and name.startswith(token_shards(pool)):
-                return ServerToken(tokens[server], name)
-        return None
+    def tokens_of(self, namespace: str, pool: str, server: str) -> dict[str, ServerToken]:
+        """The tokens of a server that are stored, by their rotation."""
+        found: dict[str, ServerToken] = {}
+        for name, version, tokens in self._secrets(namespace, pool):
+            if name.startswith(token_shards(pool)):
+                found |= self._by_server(namespace, name, version, tokens).get(server, {})
+        return found
+
+    def _by_server(self, namespace: str, name: str, version: str, tokens: Mapping[str, str]) -> ServerTokens:
+        """A shard's tokens by server and rotation, sorted out once per version."""
+        shard = f"{namespace}/{name}"
+        if (known := self.server_tokens.get(shard)) and known[0] == version:
+            return known[1]
+        made: ServerTokens = {}
+        for key, token in tokens.items():
+            server, rotation = parts_of(key)
+            made.setdefault(server, {})[rotation] = ServerToken(token, name, rotation)
+        _remember(self.server_tokens, shard, (version, made))
+        return made
+
+    def rotations(
+        self, namespace: str, server: str, held: Collection[str], spec: PoolSpec, wanted: ConnectionToken | None
+    ) -> tuple[str, str]:
+        """Which token a server has, and which it shall have: see ``server_tokens.rotations``. Behind a gateway it is
+        the tenant's token that rotates, not its server's."""
+        if spec.gateway.enabled:
+            return "", ""
+        due = latest(wanted, datetime.now(UTC)) if wanted else ""
+        if not due and len(held) == 1:
+            return next(iter(held)), next(iter(held))  # of most: no need to look at their Deployments
+        source = self._token_source(namespace, server)
+        return rotations(held, parts_of(source[1])[1] if source else None, due)
 
     def _secrets(self, namespace: str, pool: str) -> list[tuple[str, str, dict[str, str]]]:
         """Name, resourceVersion and values of the pool's own Secrets; one that merely has the label is none of them."""
@@ -219,12 +249,7 @@ class Pools:
             spec = self.spec(raw)
         except InvalidResource as error:
             return replace(snapshot, unusable=Finding("InvalidSpec", str(error)))
-        known = {server for tokens in snapshot.tokens.values() for server in tokens}
-        new = {
-            server_of(tenant): await self._adopt_or_mint(namespace, tenant, spec)
-            for tenant in tenants
-            if server_of(tenant) not in known
-        }
+        new, spent = await self._new_tokens(namespace, name, spec, tenants, snapshot.tokens)
         objects = {kind: await self._pool_object(kind, namespace, name) for kind in POOL_OBJECTS}
         uid = raw["metadata"]["uid"]
         gateway = await self._gateway(namespace, name, spec)
@@ -235,7 +260,8 @@ class Pools:
             snapshot,
             spec=spec,
             new_tokens=new,
-            shard_of={server: shard for server in new if (shard := self._shard_of(namespace, server, name))},
+            spent_tokens=spent,
+            shard_of={key: shard for key in new if (shard := self._shard_of(namespace, parts_of(key)[0], name))},
             service_account=objects[SERVICE_ACCOUNT],
             network_policy=objects[NETWORK_POLICY],
             disruption_budget=objects[DISRUPTION_BUDGET],
@@ -347,11 +373,45 @@ class Pools:
             self.values[mark] = value
         return paid_with(found, self.values[mark])
 
+    async def _new_tokens(
+        self, namespace: str, pool: str, spec: PoolSpec, tenants: list[str], stored: Mapping[str, Mapping[str, str]]
+    ) -> tuple[dict[str, str], frozenset[str]]:
+        """Tokens to be stored, by key, and keys of those that no server is started with any more."""
+        held: dict[str, set[str]] = {}
+        for server, rotation in (parts_of(key) for tokens in stored.values() for key in tokens):
+            held.setdefault(server, set()).add(rotation)
+        wishes = {} if spec.gateway.enabled else self._connection_tokens(namespace, pool)
+        new, spent = dict[str, str](), set[str]()
+        for tenant in tenants:
+            server = server_of(tenant)
+            known = held.get(server, set())
+            current, wanted = self.rotations(namespace, server, known, spec, wishes.get(tenant))
+            if current not in known:
+                new[key_of(server, current)] = await self._adopt_or_mint(namespace, tenant, spec)
+            if wanted not in {current, *known}:
+                new[key_of(server, wanted)] = secrets.token_urlsafe(32)
+            spent |= {key_of(server, rotation) for rotation in known - {current, wanted}}
+        return new, frozenset(spent)
+
+    def _connection_tokens(self, namespace: str, pool: str) -> dict[str, ConnectionToken]:
+        """Of the tenants that have their token rotated, by name; of thousands that do not nothing is read."""
+        found = (
+            (name, _connection_token_of(tenant.manifest))
+            for name, tenant in self.cache.records(TENANT, namespace, "poolRef", pool)
+            if b'"connectionToken"' in tenant.body
+        )
+        return {name: wanted for name, wanted in found if wanted}
+
+    def _token_source(self, namespace: str, server: str) -> tuple[str, str] | None:
+        """The shard and the key that a server's Deployment takes its token from, if the key is its own."""
+        live = self.cache.get(DEPLOYMENT, namespace, server)
+        source = token_source(live) if live else None
+        return source if source and parts_of(source[1])[0] == server else None
+
     def _shard_of(self, namespace: str, server: str, pool: str) -> str | None:
         """The shard that a Deployment takes its token from; only one that this pool may have made."""
-        live = self.cache.get(DEPLOYMENT, namespace, server)
-        named = token_source(live) if live else None
-        return named if named and named.startswith(token_shards(pool)) else None
+        source = self._token_source(namespace, server)
+        return source[0] if source and source[0].startswith(token_shards(pool)) else None
 
     async def _pool_object(self, kind: Kind, namespace: str, pool: str) -> Manifest | None:
         name = POOL_OBJECTS[kind](pool)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 WorkKey = tuple[Kind, str, str]  # kind, namespace, name
 REFUSED_AGAIN_S = 30.0  # a refusal stays until somebody changes something; we would hear of most, not of all
-TOKEN_AGAIN_S = 0.5  # its pool tells the gateway of the tenant's new token
+TOKEN_AGAIN_S = 0.5  # its pool makes the tenant's new token, or tells the gateway of it
 WAITING_AGAIN_S = 5.0  # for what no watch tells: foreign objects, missing storage classes
 
 
@@ -108,7 +108,7 @@ class Reconciler:
             return REFUSED_AGAIN_S if snapshot.refused else WAITING_AGAIN_S
         if snapshot.pool and snapshot.lacks_token and not snapshot.deleted:
             return WAITING_AGAIN_S  # its pool wakes it, unless the answer to the pool's write got lost
-        if not snapshot.token_told:
+        if not snapshot.token_told and not snapshot.paused:
             return TOKEN_AGAIN_S
         wanted = snapshot.spec.connection_token if snapshot.spec else None
         rotates_s = _until(changes_at(snapshot.rotation, wanted, snapshot.now), snapshot.now)

@@ -123,10 +123,14 @@ class Tenants:
         view = self._pool_of(namespace, pool, server, spec.suspended)
         if isinstance(view, Finding):
             return replace(snapshot, spec=spec, unusable=view)
-        admitted, token = self.pools.rollouts.admits(namespace, pool, server), self.pools.token(namespace, pool, server)
-        snapshot = replace(snapshot, spec=spec, pool=view, admitted=admitted, token=token)
+        admitted = self.pools.rollouts.admits(namespace, pool, server)
+        tokens = self.pools.tokens_of(namespace, pool, server)
+        current, due = self.pools.rotations(namespace, server, tokens, view.spec, spec.connection_token)
+        token, before = tokens.get(due), tokens.get(current)
+        snapshot = replace(snapshot, spec=spec, pool=view, admitted=admitted, token=token or before)
         if not view.spec.gateway.enabled or snapshot.is_seat:
-            return snapshot
+            former = before if token and due != current else None
+            return replace(snapshot, former_token=former, token_told=token is not None)
         key, uid = self.pools.tenant_key(namespace, pool), snapshot.raw["metadata"]["uid"]
         held = rotation_of(self.cache.get(SECRET, namespace, server), uid)
         wanted = rotated(held, spec.connection_token, snapshot.now)

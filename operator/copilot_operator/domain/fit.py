@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from copilot_operator.api.duration import duration_s
 from copilot_operator.api.resources import ResourceOverrides, overlay
 from copilot_operator.api.tenant import TenantSpec
 from copilot_operator.domain.snapshot import Finding, TenantSnapshot
@@ -48,8 +49,9 @@ def misfit(snapshot: TenantSnapshot) -> Finding | None:
     if sessions and sessions.max_concurrent is not None and not snapshot.pool.spec.gateway.enabled:
         message = "spec.sessions.maxConcurrent: leave it out, the pool has no gateway that could count sessions"
         return Finding("InvalidSpec", message)
-    if snapshot.spec.connection_token and not snapshot.pool.spec.gateway.enabled:
-        message = "spec.connectionToken: leave it out, the pool has no gateway that could take two tokens"
+    token = snapshot.spec.connection_token
+    if token and token.overlap and duration_s(token.overlap) and not snapshot.pool.spec.gateway.enabled:
+        message = "spec.connectionToken.overlap: leave it out, the pool has no gateway that could take two tokens"
         return Finding("InvalidSpec", message)
     if not snapshot.has_server:
         return _asks_for_a_server(snapshot.spec)

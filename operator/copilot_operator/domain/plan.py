@@ -6,7 +6,7 @@ An object that is there as wanted yields no step, so planning what was just exec
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from copilot_operator.domain.desired.claim import claim
@@ -80,7 +80,9 @@ def _applies(snapshot: TenantSnapshot, move: Move) -> Iterator[Step]:
     if snapshot.has_volume:
         yield from converge(CLAIM, claim(snapshot), snapshot.children.claim, _difference)
     if not snapshot.is_seat:
-        yield from _endpoint(snapshot, cordoned=_cordoned(snapshot, move))
+        # No server runs where another template is applied: from now on applications need the token that it names.
+        told = replace(snapshot, former_token=None) if move.apply else snapshot
+        yield from _endpoint(told, cordoned=_cordoned(snapshot, move))
 
 
 def _endpoint(snapshot: TenantSnapshot, *, cordoned: bool = False) -> Iterator[Step]:

@@ -24,6 +24,7 @@ from copilot_operator.domain.naming import busy_servers, gateway_of, pool_object
 from copilot_operator.domain.naming import token_shard as shard_name
 from copilot_operator.domain.progress import progress_of
 from copilot_operator.domain.revisions import as_manifest
+from copilot_operator.domain.server_tokens import parts_of
 from copilot_operator.domain.snapshot import PoolSnapshot
 from copilot_operator.domain.steps import Apply, Delete, Step, converge
 from copilot_operator.domain.subset import first_difference
@@ -80,10 +81,12 @@ def _revision_steps(snapshot: PoolSnapshot) -> list[Step]:
 
 
 def _tokens(snapshot: PoolSnapshot) -> dict[str, dict[str, str]]:
-    """A token never moves, nor comes back elsewhere after it was lost: pods name its shard."""
-    kept = {server: token for held in snapshot.tokens.values() for server, token in held.items()}
+    """A token never moves, nor comes back elsewhere after it was lost: pods name its shard and its key."""
+    kept = {key: token for held in snapshot.tokens.values() for key, token in held.items()}
     wanted = {
-        server: token for server, token in (kept | dict(snapshot.new_tokens)).items() if server in snapshot.members
+        key: token
+        for key, token in (kept | dict(snapshot.new_tokens)).items()
+        if parts_of(key)[0] in snapshot.members and key not in snapshot.spent_tokens
     }
     return sharded(snapshot.tokens, wanted, partial(shard_name, snapshot.name), snapshot.shard_of)
 

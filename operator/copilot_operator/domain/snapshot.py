@@ -80,10 +80,11 @@ class Bundle:
 
 @dataclass(frozen=True)
 class ServerToken:
-    """The connection token of a server and the Secret of the pool that keeps it."""
+    """The connection token of a server and the Secret of the pool that keeps it; ``rotation``: see server_tokens.py."""
 
     value: str = field(repr=False)
     shard: str
+    rotation: str = ""
 
 
 @dataclass(frozen=True)
@@ -282,9 +283,10 @@ class TenantSnapshot:
     pool: PoolView | None = None
     unusable: Finding | None = None
     token: ServerToken | None = None
+    former_token: ServerToken | None = None  # of its Deployment, until that was drained and names ``token``
     tenant_token: str | None = field(default=None, repr=False)  # what applications get, where there is a gateway
     rotation: Rotation = FIRST_ROTATION  # of that token
-    token_told: bool = True  # its gateway has been told of it; until then the Secret keeps the one before
+    token_told: bool = True  # the gateway, or without one the pool, has the one that is due; until then nothing changes
     gateway_ready: bool = True  # some gateway of the pool is, or it has none
     homes: frozenset[str] = frozenset()  # servers of a Shared pool that store something of the tenant
     sessions: SessionCounts | None = None  # of a tenant of a Shared pool, as its gateways tell
@@ -368,6 +370,11 @@ class TenantSnapshot:
         """Whether its pool has yet to make a token for it, or for its server."""
         gateway = self.pool is not None and self.pool.spec.gateway.enabled
         return (self.has_server and self.token is None) or (gateway and not self.is_seat and self.tenant_token is None)
+
+    @property
+    def known_token(self) -> ServerToken | None:
+        """The one that its server knows, as long as it is not started anew."""
+        return self.former_token or self.token
 
     @property
     def pool_name(self) -> str:
@@ -470,7 +477,8 @@ class GatewayView:
 
 @dataclass(frozen=True)
 class PoolSnapshot:
-    """``tokens`` maps a shard's name to its tokens by server; ``new_tokens`` are for servers that have none yet.
+    """``tokens`` maps a shard's name to its tokens by key (server_tokens.py); ``new_tokens`` are still to be stored,
+    ``spent_tokens`` are keys that no server is started with any more; ``shard_of`` names the homes of new ones.
 
     ``revisions`` are its ControllerRevisions as stored, ``failing`` its servers that fail with a new one.
     """
@@ -485,6 +493,7 @@ class PoolSnapshot:
     servers: tuple[Server, ...] = ()
     tokens: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     new_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    spent_tokens: frozenset[str] = frozenset()
     shard_of: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)  # resourceVersion by shard, for optimistic locking
     service_account: Manifest | None = None

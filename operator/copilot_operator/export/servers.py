@@ -82,8 +82,7 @@ def _server(pool: Manifest, tenant: Manifest, settings: Settings) -> Server:
         raise ExportError(str(error)) from error
     name = tenant["metadata"]["name"]
     credential = _credential(name, spec.auth or asked.auth)
-    own = copy.deepcopy(tenant["spec"])
-    own.pop("sessions", None)
+    own = {part: value for part, value in tenant["spec"].items() if part not in ("sessions", "connectionToken")}
     snapshot = TenantSnapshot(
         raw=_placed(tenant) | {"spec": own},
         now=NO_TIME,
@@ -97,6 +96,7 @@ def _server(pool: Manifest, tenant: Manifest, settings: Settings) -> Server:
     if wrong := misfit(snapshot):
         raise ExportError(f"CopilotTenant {name}: {wrong.message}")
     notes = [*_notes(asked), *(["spec.sessions of tenants has no effect: nobody counts"] if spec.sessions else [])]
+    notes += ["spec.connectionToken of tenants has no effect: nobody rotates"] if spec.connection_token else []
     return Server(snapshot, PoolSnapshot(direct, NO_TIME, settings, spec=pool_spec), tuple(notes))
 
 

@@ -63,14 +63,14 @@ class Fleet:
         if snapshot is None or pod is None or not pod.started or pod.ip is None:
             self._leave(key)
             return
-        if snapshot.pool is None or snapshot.token is None:
+        if snapshot.pool is None or snapshot.known_token is None:
             return  # what is watched stays watched
         self._tenant_of[key] = name
         health = snapshot.pool.spec.health
         self.pinger.watch(
             key,
             Target(
-                pod.uid, pod.ip, CLI_PORT, snapshot.token.value, duration_s(health.interval),
+                pod.uid, pod.ip, CLI_PORT, snapshot.known_token.value, duration_s(health.interval),
                 duration_s(health.timeout), health.failure_threshold,
             ),
         )  # fmt: skip

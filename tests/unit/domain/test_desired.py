@@ -399,7 +399,7 @@ def test_the_way_out_of_a_companys_network() -> None:
 
 def test_a_deployment_names_the_secret_of_its_token() -> None:
     live = deployment(a_snapshot())
-    assert token_source(live) == TOKEN.shard
+    assert token_source(live) == (TOKEN.shard, "copilot-alice")
     live["spec"]["template"]["spec"]["containers"][0]["env"] = []
     assert token_source(live) is None
 

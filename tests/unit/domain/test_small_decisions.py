@@ -173,6 +173,15 @@ def test_an_app_is_refused_where_servers_read_no_apps_token() -> None:
     assert "spec.auth.gitHub.app: write tokenSecretRef instead" in found.message
 
 
+def test_an_overlap_is_refused_where_nobody_could_take_two_tokens() -> None:
+    for overlap, taken in (("10m", False), ("0s", True), (None, True)):
+        wish = {"rotateAt": "2026-11-24T04:00:00Z"} | ({"overlap": overlap} if overlap else {})
+        tenant = a_tenant(fields={"connectionToken": wish})
+        assert misfit(a_snapshot(tenant=tenant, pool=a_pool({"gateway": {}}))) is None
+        found = misfit(a_snapshot(tenant=tenant))
+        assert found is None if taken else found and "spec.connectionToken.overlap: leave it out" in found.message
+
+
 # ---- health
 
 HEALTHY = Watched(0, Reading(Health.HEALTHY))

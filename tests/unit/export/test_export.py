@@ -125,6 +125,11 @@ def test_what_nobody_does_any_more_is_said(export: Exporting, field: str) -> Non
     assert f"spec.{field}" not in export("manifests")[0]
 
 
+def test_nobody_exchanges_a_token_either(export: Exporting) -> None:
+    tenant = a_tenant(fields={"connectionToken": {"rotateAt": "2026-11-24T04:00:00Z", "overlap": "1h"}})
+    assert "spec.connectionToken of tenants has no effect" in export("manifests", a_pool_object(), tenant)[0]
+
+
 def aci(export: Exporting, fields: Fields | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The template, and its one group."""
     made = json.loads(export("aci", a_pool_object(fields=fields), a_tenant())[0])

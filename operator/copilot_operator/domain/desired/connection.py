@@ -15,7 +15,7 @@ def connection(snapshot: TenantSnapshot) -> Manifest:
 
     Without a gateway the tenant's token is its server's.
     """
-    token = snapshot.tenant_token or (snapshot.token.value if snapshot.token else "")
+    token = snapshot.tenant_token or (snapshot.known_token.value if snapshot.known_token else "")
     assert token
     values = {
         "host": host(snapshot),

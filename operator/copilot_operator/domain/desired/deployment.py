@@ -25,6 +25,7 @@ from copilot_operator.domain.naming import (
     TENANT_ANNOTATION,
     pool_object,
 )
+from copilot_operator.domain.server_tokens import key_of
 from copilot_operator.domain.snapshot import TenantSnapshot
 from copilot_operator.domain.tenant_tokens import CODE_LENGTH
 
@@ -272,15 +273,15 @@ def drain_timeout_s(snapshot: TenantSnapshot) -> int:
 
 def _server_token(snapshot: TenantSnapshot) -> Manifest:
     assert snapshot.token
-    return _from_secret(TOKEN_ENV, snapshot.token.shard, snapshot.server)
+    return _from_secret(TOKEN_ENV, snapshot.token.shard, key_of(snapshot.server, snapshot.token.rotation))
 
 
-def token_source(deployment: Manifest) -> str | None:
-    """Name of the Secret that a Deployment of ours takes its server's token from."""
+def token_source(deployment: Manifest) -> tuple[str, str] | None:
+    """Name of the Secret, and the key in it, that a Deployment of ours takes its server's token from."""
     for variable in deployment["spec"]["template"]["spec"]["containers"][0].get("env") or ():
         if variable["name"] == TOKEN_ENV:
-            name = ((variable.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name")
-            return str(name) if name else None
+            found = (variable.get("valueFrom") or {}).get("secretKeyRef") or {}
+            return (str(found["name"]), str(found["key"])) if found.get("name") and found.get("key") else None
     return None
 
 
