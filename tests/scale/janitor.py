@@ -153,14 +153,19 @@ async def measure(directory: Path, number: int) -> dict[str, Any]:
             }
 
 
+def is_well(found: dict[str, Any]) -> bool:
+    """Whether the passes came to their end, and reached the aims."""
+    complete = not found["failure"] and found["expired"] == min(SESSIONS, MOST_ASKED) and found["deleted"]
+    most_cpu = max(found["janitor_cpu_s"], found["dry_run_cpu_s"])
+    return bool(complete) and most_cpu < MOST_CPU_S and bool(found["ping_max_ms"] <= MOST_PING_MS)
+
+
 def main() -> int:
     """Measure, print, judge."""
     with tempfile.TemporaryDirectory(prefix="janitor-") as directory:
         found = asyncio.run(measure(Path(directory), SESSIONS))
     print(json.dumps(found), flush=True)
-    most_cpu = max(found["janitor_cpu_s"], found["dry_run_cpu_s"])
-    complete = not found["failure"] and found["expired"] == min(SESSIONS, MOST_ASKED) and found["deleted"]
-    return 0 if complete and most_cpu < MOST_CPU_S and found["ping_max_ms"] < MOST_PING_MS else 1
+    return 0 if is_well(found) else 1
 
 
 if __name__ == "__main__":
