@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from copilot_operator.agent.admission import Admission
+from copilot_operator.agent.observer import Observer
+from copilot_operator.agent.slots import Bounds
 from copilot_operator.rpc import owners
 from copilot_operator.rpc.client import Connection
 from tests.support.agent import RunningAgent
@@ -65,6 +68,20 @@ async def test_the_owner_of_an_idle_one_is_asked_to_close_it_for_who_waits(cli: 
     assert await asking == {"b": ""}
     assert "copilot_server_sessions_evicted_total 1" in (await agent.get("/metrics"))[1]
     await connection.close()
+
+
+async def test_what_is_taken_for_loaded_and_is_not_holds_nobody_up(cli: StandIn) -> None:
+    """As thousands of stored sessions are after a start, which a survey had no time to ask about."""
+    observer = Observer(cli.host, cli.port, TOKEN)
+    running = asyncio.create_task(observer.run(lambda: None))
+    try:
+        await eventually(lambda: observer.met_at is not None, within_s=SOON_S, what="the CLI is met")
+        admission, bounds = Admission(observer), Bounds(20)
+        admission.slots.loaded([f"s{number}" for number in range(500)], -10.0)
+        assert await admission.admit({"new": None}, bounds, evict=False, wait_s=0) == {"new": ""}
+        assert len(admission.slots) <= bounds.most
+    finally:
+        running.cancel()
 
 
 async def test_one_that_waits_for_an_answer_goes_after_a_while_and_not_while_an_idle_one_is_left(
