@@ -62,7 +62,10 @@ class Agent:
         self._claiming = Claiming(settings) if settings.claims else None
         self._own_session = f"{SESSION_ID}-{settings.pod_uid}" if settings.claims else SESSION_ID
         self._probe = Probe(*self._cli, timeout_s=settings.probe_timeout_s)
-        self._observer = Observer(*self._cli, unseen=self._own_session, on_heard=self._heard)
+        may_be_loaded = self._claiming.claims.may_be_loaded if self._claiming else lambda id: True
+        self._observer = Observer(
+            *self._cli, unseen=self._own_session, may_be_loaded=may_be_loaded, on_heard=self._heard
+        )
         self._admission = Admission(self._observer)
         self._paid = None if settings.behind_gateway else Paid(self._observer)
         self._arbiter = Arbiter(self._observer, settings.lock_ttl_s)

@@ -75,6 +75,13 @@ class Claims:
         """Ids of the sessions that are claimed, as far as they are known."""
         return [held.id for held in self._held.values() if held.id]
 
+    def may_be_loaded(self, id: str) -> bool:
+        """Whether the CLI beside us may have a session loaded: not what others have, nor what nobody has."""
+        if not self._looked_through or self._holder is None:
+            return True  # what agents before us have given is not known yet
+        name = name_of(id)
+        return name in self._held or (name, self._holder) in self._dropping
+
     async def met(self, call: Call) -> None:
         """We speak with a CLI; the same process as before, or another. Raises ServerError."""
         self._call = None

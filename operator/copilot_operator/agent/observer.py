@@ -63,16 +63,17 @@ class Observer:
         token: str | None,
         *,
         unseen: str = "",
+        may_be_loaded: Callable[[str], bool] = lambda id: True,
         on_heard: Callable[[str], None] = lambda id: None,
     ) -> None:
-        """``unseen`` is the id of a session of our own, which is neither counted nor heard. ``on_heard`` is told of
-        each session that something happened to."""
+        """``unseen`` is the id of a session of our own, which is neither counted nor heard. What can't be loaded here,
+        by ``may_be_loaded``, is not asked about. ``on_heard`` is told of each session that something happened to."""
         self.generation = 0  # which CLI process of those we met
         self.met_at: float | None = None  # when that process was met; None while there is none
         self.deletion = Deletion()
         self.heard_at: float | None = None  # the last sign of life of any session
         self._host, self._port, self._token = host, port, token
-        self._unseen, self._on_heard = unseen, on_heard
+        self._unseen, self._may_be_loaded, self._on_heard = unseen, may_be_loaded, on_heard
         self._own_deletions: dict[str, None] = {}  # the last ones
         self._known = KnownSessions()
         self._signs = Signs()
@@ -207,10 +208,11 @@ class Observer:
             asked.update(self._known.resting(_RESTING_AT_ONCE))
             self._resting_asked_at = clock()
         self._known.ask()
-        found = await survey(connection, asked, timeout_s=ends_at - clock())
+        elsewhere = {id for id in asked if not self._may_be_loaded(id)}
+        found = await survey(connection, asked - elsewhere, timeout_s=ends_at - clock())
         loaded = {id: each.standing for id, each in found.items() if each.standing.is_loaded}
         work = {id: each.work for id, each in found.items() if each.work is not None}
-        self._known.surveyed(loaded, found.keys() - loaded.keys())
+        self._known.surveyed(loaded, (found.keys() - loaded.keys()) | elsewhere)
         turns = [id for id, each in work.items() if each in (Work.TURN, Work.QUEUED)]
         await self._read_signs(connection, turns, timeout_s=min(_SIGN_TIMEOUT_S, ends_at - clock()))
         silent_s = self._signs.longest_silence_s(clock())

@@ -174,6 +174,29 @@ async def test_a_permission_that_is_out_keeps_a_session_here(tmp_path: Path) -> 
     assert await claims.grant({"s": "p3", "t": "p4"}) == {"s": "pod_u2_1"}
 
 
+async def test_only_what_is_claimed_here_may_be_loaded_once_that_is_known(tmp_path: Path) -> None:
+    (claims, lock), (other, _) = an_agent(tmp_path, "u1"), an_agent(tmp_path, "u2")
+    assert claims.may_be_loaded("s"), "an agent before it may have claimed it"
+    for each in (claims, other):
+        await each.met(Cli())
+        await each.look_through()
+    assert not claims.may_be_loaded("s")
+    await claims.grant({"s": "p1"})
+    assert (claims.may_be_loaded("s"), other.may_be_loaded("s")) == (True, False)
+    again, _ = an_agent(tmp_path, "u1")
+    await again.met(Cli())
+    assert again.may_be_loaded("t")
+    await again.look_through()
+    assert (again.may_be_loaded("s"), again.may_be_loaded("t")) == (True, False), "it finds the claim of the one before"
+    claims.settle(["p1"])
+    assert await claims.release("s")
+    assert not claims.may_be_loaded("s")
+    lock.free = True
+    claims.lost()
+    claims.notice_end()
+    assert claims.may_be_loaded("s"), "nothing is known of another process yet"
+
+
 async def test_a_permission_settled_before_it_is_given_is_none(tmp_path: Path) -> None:
     (claims, _), cli = an_agent(tmp_path, "u1"), Cli()
     await claims.met(cli)
