@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from copilot_operator.agent import metrics as agent
+from copilot_operator.agent.claims import Claimed
 from copilot_operator.agent.janitor import Tally
 from copilot_operator.agent.usage import Disk
 from copilot_operator.app import Operator
@@ -146,4 +147,5 @@ async def _operators() -> tuple[list[Metric], str]:
 def _of_agent() -> str:
     """Of an agent that knows all there is to know."""
     known = a_state(sessions=SOME_SESSIONS, disk=Disk(100, 40, 60))
-    return agent.text(replace(known, tally=Tally(passes=4, deleted=3, freed_bytes=81_000, expired=2, pass_s=0.3456)))
+    tally = Tally(passes=4, deleted=3, freed_bytes=81_000, expired=2, pass_s=0.3456)
+    return agent.text(replace(known, tally=tally, claims=Claimed(held=3, refused=2, taken_over=1)))

@@ -335,6 +335,7 @@ class Agent:
             token_serial=read_line(self._settings.data / TOKEN_SERIAL),
             credential_refused=self._paid.refused if self._paid else None,
             largest=self._largest.sessions,
+            claims=self._claiming.claims.counts if self._claiming else None,
             ephemeral=self._ephemeral.stored,
             ephemeral_erased=self._ephemeral.erased,
         )

@@ -54,10 +54,20 @@ class Lock(Protocol):
     def is_free(self) -> bool: ...
 
 
+@dataclass(slots=True)
+class Claimed:
+    """What there is, and what came of those who asked since the agent started."""
+
+    held: int = 0
+    refused: int = 0  # another server had it
+    taken_over: int = 0  # from a process that has ended
+
+
 class Claims:
     """Those of the CLI beside us. ``pod`` is our pod's name and UID."""
 
     def __init__(self, files: ClaimFiles, lock: Lock, pod: tuple[str, str]) -> None:
+        self._refused = self._taken_over = 0
         self._files, self._lock = files, lock
         self._us = f"{pod[0]}_{pod[1]}_"
         self._holder: str | None = None  # the CLI process that we speak with
@@ -74,6 +84,10 @@ class Claims:
     def held(self) -> list[str]:
         """Ids of the sessions that are claimed, as far as they are known."""
         return [held.id for held in self._held.values() if held.id]
+
+    @property
+    def counts(self) -> Claimed:
+        return Claimed(len(self._held), self._refused, self._taken_over)
 
     def may_be_loaded(self, id: str) -> bool:
         """Whether the CLI beside us may have a session loaded: not what others have, nor what nobody has."""
@@ -142,9 +156,13 @@ class Claims:
     async def _claim(self, name: str, holder: str, gone: Collection[str]) -> str:
         """Under the session's lock; fills ``_held``, or says who has it."""
 
+        replaced = False
+
         def may_replace(other: str) -> bool:
             """Its process has ended: an earlier one of this pod, or one of a pod that is gone."""
-            return other.startswith(self._us) or uid_of(other) in gone
+            nonlocal replaced
+            replaced = other.startswith(self._us) or uid_of(other) in gone
+            return replaced
 
         known = self._looked_through or (name, holder) in self._dropping
         if not known and holder in await self._files.holders(name):
@@ -154,7 +172,9 @@ class Claims:
         other = await self._files.claim(name, holder, may_replace)
         if other:
             self._dropping.discard((name, holder))
+            self._refused += 1
             return other
+        self._taken_over += replaced
         if self._holder != holder:
             self._woken.set()
             raise ConnectionLost("the CLI is another process by now")

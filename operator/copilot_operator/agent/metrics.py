@@ -25,6 +25,7 @@ def _lines(state: State) -> Iterator[str]:
     failures: list[_Sample] = [({"reason": each}, state.probe_failures.get(each, 0)) for each in Failure]
     yield from _metric("copilot_cli_ping_failures_total", "counter", "Pings without a good answer.", failures)
     yield from _sessions(state)
+    yield from _claims(state)
     memory, processes = _one(used.memory_bytes), _one(used.count)
     yield from _metric("copilot_server_memory_bytes", "gauge", "Resident memory of the CLI and its tools.", memory)
     yield from _metric("copilot_server_processes", "gauge", "Processes of the CLI and its tools.", processes)
@@ -70,6 +71,17 @@ def _sessions(state: State) -> Iterator[str]:
     silent_s = state.sessions.silent_s or 0.0
     help = "Longest time a turn that waits for nobody has shown no event."
     yield from _metric("copilot_server_stalled_seconds", "gauge", help, _one(round(silent_s, 1)))
+
+
+def _claims(state: State) -> Iterator[str]:
+    if state.claims is None:
+        return
+    help = "Sessions of the shared volume that this server has claimed (storage.mode: Shared)."
+    yield from _metric("copilot_server_claims", "gauge", help, _one(state.claims.held))
+    help = "Claims that were refused because another server had the session."
+    yield from _metric("copilot_server_claims_refused_total", "counter", help, _one(state.claims.refused))
+    help = "Claims that were taken over from a server that has ended."
+    yield from _metric("copilot_server_claims_taken_over_total", "counter", help, _one(state.claims.taken_over))
 
 
 def _expiry(state: State) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from copilot_operator.agent.claims import Claimed
 from copilot_operator.agent.deep import DeepReading
 from copilot_operator.agent.drain import Drain
 from copilot_operator.agent.eraser import Erased
@@ -43,6 +44,7 @@ class State:
     refused: int = 0  # sessions that were one too many
     wait_for_room: int = 0  # sessions that gateways want to load, and may not yet
     wait_to_speak: int = 0  # gateways that want the lock of a shared session
+    claims: Claimed | None = None  # where servers share a volume
     ephemeral: int = 0  # ephemeral sessions that are stored
     ephemeral_erased: int = 0  # ephemeral sessions that were deleted, for nobody had them open any more
     token_serial: str = ""  # of the GitHub token that the CLI was started with, if the operator mints it

@@ -68,10 +68,17 @@ class _Awaited:
 
 
 class Holders:
-    """``release`` asks the agent of a server, by name, to give a session up; it tells whether it did."""
+    """``release`` asks the agent of a server, by name, to give a session up; it tells whether it did. ``waited`` is
+    told for how many seconds a session was refused before it was claimed."""
 
-    def __init__(self, pods: Callable[[], Pods], release: Callable[[str, str], Coroutine[Any, Any, bool]]) -> None:
-        self._pods, self._release = pods, release
+    def __init__(
+        self,
+        pods: Callable[[], Pods],
+        release: Callable[[str, str], Coroutine[Any, Any, bool]],
+        waited: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
+        self._pods, self._release, self._waited = pods, release, waited
+        self._refused: dict[str, tuple[float, float]] = {}  # by session: the first time, and the last
         self._loop = asyncio.get_running_loop()
         self._holder: dict[str, Pod] = {}  # by session
         self._gone: set[str] = set()  # UIDs
@@ -83,16 +90,26 @@ class Holders:
 
     def held(self, id: str, holder: str) -> str:
         """A server was refused a session. Returns why, for people."""
-        pod = Pod.of(holder)
+        pod, now = Pod.of(holder), self._loop.time()
         self._holder.pop(id, None)
         self._holder[id] = pod
         if len(self._holder) > MOST:
             del self._holder[next(iter(self._holder))]
+        first, last = self._refused.pop(id, (now, now))
+        self._refused[id] = (first if now - last < WAITS_S else now, now)
+        if len(self._refused) > MOST:
+            del self._refused[next(iter(self._refused))]
         awaited = self._awaited.get(id)
         return f"it is held by {awaited.why if awaited else f'pod {pod.name}'}"
 
     def free(self, id: str) -> None:
         """A server has claimed it."""
+        first, last = self._refused.pop(id, (0.0, float("-inf")))
+        if (now := self._loop.time()) - last < WAITS_S:
+            self._waited(now - first)
+        self._given_up(id)
+
+    def _given_up(self, id: str) -> None:
         self._holder.pop(id, None)
         self._awaited.pop(id, None)
 
@@ -113,6 +130,8 @@ class Holders:
         before = self._awaited.get(id)
         said = before.why if before and server is None else f"pod {pod.name} {why}"
         self._awaited[id] = _Awaited(said, before.since if before else now, now)
+        if id in self._refused:
+            self._refused[id] = self._refused[id][0], now
         about = pod.uid if server is None else id
         if now < self._asked_at.get(about, float("-inf")) + ASK_EVERY_S:
             return
@@ -147,7 +166,7 @@ class Holders:
 
     async def _ask_for(self, id: str, server: str) -> None:
         if await self._release(server, id):
-            self.free(id)
+            self._given_up(id)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -61,7 +61,7 @@ class Hub:
         self._held = Held(self._waiting)
         self._strangers = 0
         self.pods: Pods = Unasked()
-        self.holders = Holders(lambda: self.pods, self._release)
+        self.holders = Holders(lambda: self.pods, self._release, self.metrics.waited_for_claim.observe)
         self._servers = Servers(
             config, self.demand, self.holders, make=self._new_server, lost=self._server_lost, loaded=self._loaded
         )

@@ -76,6 +76,10 @@ class Metrics:
         self.waited_to_speak = histogram(
             "shared_session_wait_seconds", "From a request to the right to speak in a shared session"
         )
+        self.waited_for_claim = histogram(
+            "claim_wait_seconds",
+            "From the refusal of a session that another server had to its claim (storage.mode: Shared)",
+        )
         self.waiting_to_speak = gauge("shared_session_waiting", "Requests that wait to speak in shared sessions")
         self.not_to_speak = Counter(
             "copilot_gateway_shared_session_refusals",

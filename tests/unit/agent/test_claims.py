@@ -12,7 +12,7 @@ import pytest
 
 from copilot_operator.agent import claims as claims_module
 from copilot_operator.agent.claim_files import ClaimFiles, name_of
-from copilot_operator.agent.claims import Claims, NotOurs, uid_of
+from copilot_operator.agent.claims import Claimed, Claims, NotOurs, uid_of
 from copilot_operator.agent.cli_lock import CliLock
 from copilot_operator.rpc.errors import ConnectionLost, RpcError, ServerSilent
 from tests.support.eventually import eventually
@@ -241,6 +241,8 @@ async def test_the_pod_that_is_gone_is_taken_over_from_and_no_other(tmp_path: Pa
     await claims.grant({"s": "p1"})
     assert await other.grant({"s": "p2"}, gone=["u3"]) == {"s": "pod_u1_1"}
     assert await other.grant({"s": "p3"}, gone=["u1"]) == {}
+    assert other.counts == Claimed(held=1, refused=1, taken_over=1)
+    assert claims.counts == Claimed(held=1)
 
 
 async def test_an_agent_that_starts_again_keeps_what_its_cli_may_have_and_drops_the_rest(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from copilot_operator.agent import metrics
+from copilot_operator.agent.claims import Claimed
 from copilot_operator.agent.deep import DeepReading
 from copilot_operator.agent.eraser import Erased
 from copilot_operator.agent.janitor import Deletion, Tally
@@ -211,6 +212,17 @@ def test_a_volume_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
     assert disk is not None
     assert disk.capacity_bytes == disk.used_bytes + disk.free_bytes > 0
     assert read_disk(tmp_path / "absent") is None
+
+
+def test_claims_are_counted_where_servers_share_a_volume_and_else_left_out() -> None:
+    lines = metrics.text(replace(a_state(), claims=Claimed(held=3, refused=2, taken_over=1))).splitlines()
+    samples = [line for line in lines if line.startswith("copilot_server_claims")]
+    assert samples == [
+        "copilot_server_claims 3",
+        "copilot_server_claims_refused_total 2",
+        "copilot_server_claims_taken_over_total 1",
+    ]
+    assert "claims" not in metrics.text(a_state())
 
 
 MOUNTS = """\

@@ -1,5 +1,6 @@
 """Where sessions are that another server has, and when a pod is gone."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from copilot_operator.gateway import holders as module
 from copilot_operator.gateway.feed.fates import Fates
 from copilot_operator.gateway.holders import Holders, Pod, PodsFile
 from tests.support.eventually import eventually
+from tests.support.virtual_time import run_in_virtual_time
 
 HOLDER = "copilot-a-1_u1_18f"
 POD = Pod("copilot-a-1", "u1")
@@ -55,6 +57,33 @@ async def test_a_pod_is_gone_once_the_api_server_says_so(monkeypatch: pytest.Mon
     holders.free("s")
     assert holders.gone(["s"]) == []
     holders.end()
+
+
+def test_the_wait_for_a_claim_is_told_unless_nobody_waited_to_its_end() -> None:
+    async def scenario() -> None:
+        waits: list[float] = []
+        cluster = Cluster()
+        holders = Holders(lambda: cluster, cluster.release, waits.append)
+        holders.free("new")
+        holders.held("s", HOLDER)
+        for _ in range(3):  # placement knows who has it, and does not have it claimed in vain
+            await asyncio.sleep(4)
+            holders.wait_for("s", POD, None, "whose server cannot be reached")
+        await asyncio.sleep(1)
+        holders.held("s", HOLDER)
+        await asyncio.sleep(1)
+        holders.free("s")
+        holders.held("t", HOLDER)
+        await asyncio.sleep(100)
+        holders.free("t")
+        holders.held("t", HOLDER)
+        await asyncio.sleep(2)
+        holders.free("t")
+        holders.free("t")
+        assert waits == [14.0, 2.0]
+        holders.end()
+
+    run_in_virtual_time(scenario())
 
 
 async def test_a_server_that_leaves_is_asked_to_give_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
