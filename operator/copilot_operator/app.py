@@ -117,8 +117,11 @@ class Router:
             self.wake_tenants(namespace, manifest["metadata"]["name"])
         elif kind == SECRET and labels_of(manifest).get(USABLE_LABEL) == "true":
             self.secret_changed(namespace, manifest["metadata"]["name"])
-        elif kind == SECRET and key and key[0] == POOL and manifest["metadata"]["name"] == minted_token(POOL, key[2]):
-            self.wake_tenants(namespace, key[2])  # their servers must start again to have it
+        elif kind == SECRET and key and manifest["metadata"]["name"] == minted_token(key[0], key[2]):
+            if key[0] == POOL:
+                self.wake_tenants(namespace, key[2])  # their servers must start again to have it
+            else:
+                self.told_by_pool(namespace, key[2])
         elif kind == DEPLOYMENT and key and key[0] == TENANT:
             self.counts_changed(namespace, key[2])
         elif kind == NODE:
@@ -141,6 +144,11 @@ class Router:
             seen = (manifest.get("status") or {}).get("observedGeneration")
             changed = seen != manifest["metadata"].get("generation")  # by people: the gateway must know, too
             self.queue.add_after((POOL, namespace, pool), NEW_TENANTS_S if changed else POOL_STATUS_S)
+
+    def told_by_pool(self, namespace: str, tenant: str) -> None:
+        """A person's new token, which is all that holds now, reaches sessions by what the pool tells its gateways."""
+        if owner := self.cache.get(TENANT, namespace, tenant):
+            self.queue.add_after((POOL, namespace, pool_named(owner)), NEW_TENANTS_S)
 
     def counts_changed(self, namespace: str, tenant: str) -> None:
         if pool := pool_of_seat(tenant):
@@ -190,21 +198,27 @@ def pool_named(tenant: Manifest) -> str:
 
 
 def own_app(snapshot: TenantSnapshot | None) -> Wanted | None:
-    """The tenant's own GitHub App; that of its pool is the pool's business."""
+    """The tenant's own GitHub App, or person's token; that of its pool is the pool's business."""
     if snapshot is None or snapshot.spec is None or snapshot.spec.auth is None or snapshot.pool is None:
         return None
     found, uid = snapshot.credential, snapshot.raw["metadata"]["uid"]
+    if found and found.user and snapshot.pool.spec.gateway.enabled:
+        return Wanted(found.user, uid, 0.0, found.token, found.made_from)
     if found is None or found.app is None or not snapshot.has_server:
         return None
     return Wanted(found.app, uid, duration_s(snapshot.pool.spec.drain.timeout), found.token)
 
 
 def app_of(pool: PoolSnapshot | None) -> Wanted | None:
-    """The pool's GitHub App."""
-    if pool is None or pool.spec is None or pool.credential is None or pool.credential.app is None:
+    """The pool's GitHub App, or person's token."""
+    if pool is None or pool.spec is None or pool.credential is None:
         return None
     found, uid = pool.credential, pool.raw["metadata"]["uid"]
-    return Wanted(pool.credential.app, uid, duration_s(pool.spec.drain.timeout), found.token)
+    if found.user:
+        return Wanted(found.user, uid, 0.0, found.token, found.made_from)
+    if found.app is None:
+        return None
+    return Wanted(found.app, uid, duration_s(pool.spec.drain.timeout), found.token)
 
 
 class KindGone(Exception):
@@ -267,7 +281,7 @@ class Operator:
             recent.note,
         )  # fmt: skip
         vault = SecretVault(api, self.cache, answers)
-        self.minter = Minter(GitHub(), vault, failures, self._token_failed, self.lease.valid)
+        self.minter = Minter(GitHub(), vault, failures, self._token_failed, self.lease.valid, works=self._works)
         self.router.secret_news = self.minter.try_now
         self.workers = Workers(self.queue, self.reconciler, own.workers, on_result=self._reconciled)
         self.synced_at: float | None = None
@@ -441,6 +455,14 @@ class Operator:
     def _bundle_changed(self, namespace: str, pool: str) -> None:
         self._pool_due(namespace, pool)
         self.router.wake_tenants(namespace, pool)
+
+    async def _works(self, owner: Owner) -> bool:
+        """Whether a session is in a turn that a pool, or tenant, pays for."""
+        kind, namespace, name = owner
+        if kind == POOL:
+            return await self.gateways.work(namespace, name)
+        raw = self.cache.get(TENANT, namespace, name)
+        return raw is not None and await self.gateways.work(namespace, pool_named(raw), name)
 
     def _seats_changed(self, namespace: str, seats: Iterable[str]) -> None:
         for seat in seats:

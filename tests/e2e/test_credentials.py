@@ -1,10 +1,11 @@
-"""GitHub tokens of an App, which end by the minute, and of a Secret, which is refused, changed and deleted."""
+"""GitHub tokens of an App and of a person, which end by the minute, and of a Secret, which is refused, changed and
+deleted."""
 
 from typing import Any, Final
 
 import pytest
 
-from copilot_operator.domain.kinds import POOL, SECRET
+from copilot_operator.domain.kinds import POOL, SECRET, TENANT
 from copilot_operator.domain.manifest import annotations_of
 from copilot_operator.domain.naming import minted_token
 from tests.support.github import private_key
@@ -70,6 +71,51 @@ async def test_turns_go_on_while_the_tokens_of_an_app_end_and_people_hear_when_n
     assert "Secret app does not exist" in credentials(place)["message"]
     assert credentials(place)["status"] == "True", "the present one holds still"
     assert await place.say("ann", None, "RECALL", resume=True) == ["notes: walnut"]
+
+
+PERSONS_LIFE_S: Final = 90  # the next one is due after a third of it, if nobody is in a turn
+
+
+async def test_a_persons_session_goes_on_with_token_after_token_and_a_refresh_token_that_is_used_up_is_told(
+    place: Place, provider: Any
+) -> None:
+    github = provider["base_url"].removesuffix("/v1")
+    grant = {"clientId": "Iv23.client", "clientSecret": "secret\n", "url": f"{github}/lives/{PERSONS_LIFE_S}"}
+    place.secret("ann-grant", grant | {"refreshToken": "ghr_ann\n"})
+    env = [{"name": name, "value": github} for name in ("COPILOT_DEBUG_GITHUB_API_URL", "COPILOT_API_URL")]
+    server = {"image": CLI_IMAGE, "env": env, "resources": {"requests": {"cpu": "20m", "memory": "256Mi"}}}
+    place.pool(server=server, gateway={"enabled": True, "replicas": 1, "drainTimeout": "5s"})
+    place.tenant("ann", auth={"gitHub": {"userToken": {"secretRef": {"name": "ann-grant"}}}})
+    await place.until_ready("ann", within_s=120)
+
+    def reason() -> str:
+        return str((conditions(place.get("ann")).get("CredentialsReady") or {}).get("reason"))
+
+    def of_token() -> str:
+        live = place.kube.get(SECRET, place.namespace, minted_token(TENANT, "ann"))
+        return str(annotations_of(live)["copilot-operator.io/token-serial"])
+
+    async def recalls() -> bool:
+        """A turn may begin in the moment between GitHub's answer and the gateway's hearing of it."""
+        try:
+            return await place.say("ann", None, "RECALL", resume=True) == ["notes: walnut"]
+        except TalkFailed:
+            return False
+
+    assert reason() == "TokenMinted"
+    running, first = place.running("ann"), of_token()
+    assert await place.say("ann", None, "remember NOTE=walnut") != []
+    assert await place.say("ann", None, "RECALL SLEEP=40", resume=True) == ["notes: walnut"]
+    assert of_token() == first, "the next one was due, and would have ended that of the turn"
+    await place.until(lambda: of_token() != first, within_s=60, what="the next token", about="ann")
+    await place.until(recalls, within_s=60, what="the session goes on with it", about="ann")
+
+    place.secret("ann-grant", grant | {"refreshToken": "used up"})
+    await place.until(lambda: reason() == "RefreshTokenRejected", within_s=60, what="it is told", about="ann")
+    place.secret("ann-grant", grant | {"refreshToken": "ghr_again"})
+    await place.until(lambda: reason() == "TokenMinted", within_s=60, what="it starts afresh", about="ann")
+    await place.until(recalls, within_s=60, what="the session goes on with a new grant", about="ann")
+    assert place.running("ann") == running, "no server is restarted for a person's token"
 
 
 REFUSED: Final = "gho_unpaid\n"  # as files end

@@ -24,8 +24,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from copilot_operator.api.references import GitHubApp
-from copilot_operator.credentials.github import GitHub, Token
+from copilot_operator.api.references import GitHubApp, UserToken
+from copilot_operator.credentials.github import GitHub, Grant, Token
 from copilot_operator.credentials.minter import Minter, Owner, Wanted
 from copilot_operator.domain.causes import old_token
 from copilot_operator.domain.desired.minted import minted
@@ -84,6 +84,9 @@ class Vault:
 
     async def store(self, owner: Owner, uid: str, source: str, token: Token) -> None:
         self.secret = minted(a_pool_object(), NAME, token.value, token.minted_at, token.expires_at, source)
+
+    async def grant(self, owner: Owner, uid: str, user: UserToken) -> Grant:
+        raise NotImplementedError
 
     def credential(self, app: GitHubApp) -> Credential:
         """As decisions see it."""

@@ -1,4 +1,4 @@
-"""A stand-in for GitHub's REST API as Apps use it: real HTTP on loopback, real signatures, and a clock of its own."""
+"""A stand-in for GitHub as Apps use it: real HTTP on loopback, real signatures, and a clock of its own."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import jwt
 from aiohttp import web
@@ -15,10 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from copilot_operator.api.conditions import timestamp
 from copilot_operator.api.references import GitHubApp
-from tests.support.model import minted
+from copilot_operator.credentials.github import Grant
+from copilot_operator.domain.github_app import serial_of
+from tests.support.model import Grants, minted
 
 APP_ID: Final = 12
 INSTALLATION: Final = 3456
+CLIENT: Final = ("Iv23.client", "client-secret")
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -38,7 +41,7 @@ def public_key() -> str:
 
 @dataclass
 class GitHubStandIn:
-    """``ahead``: its clock before ours. ``answer``, if any, is what it does instead of minting.
+    """``ahead``: its clock before ours. ``answer``, if any, is what it does instead of minting or renewing.
 
     The stand-in for the model (model.py) refuses its tokens once they have ended.
     """
@@ -48,6 +51,7 @@ class GitHubStandIn:
     life: timedelta = timedelta(hours=1)
     answer: Answer | None = None
     minted: list[str] = field(default_factory=list)
+    grants: Grants = field(default_factory=Grants)
     asked: int = 0
 
     @property
@@ -58,6 +62,22 @@ class GitHubStandIn:
         ref = {"name": "app", "key": "private-key.pem"}
         given = {"appId": APP_ID, "installationId": INSTALLATION, "privateKeySecretRef": ref, "apiUrl": self.url}
         return GitHubApp.model_validate(given | fields)
+
+    def grant(self, refresh_token: str = "ghr_first", client: tuple[str, str] = CLIENT) -> Grant:
+        return Grant(*client, refresh_token, self.url, serial_of("ghr_first"))
+
+    async def renew(self, request: web.Request) -> web.StreamResponse:
+        self.asked += 1
+        if self.answer:
+            return await self.answer(request)
+        form = await request.post()
+        if form.get("client_id") != CLIENT[0]:
+            return self.says(404, error="Not Found")
+        if form.get("client_secret", CLIENT[1]) != CLIENT[1]:  # those of the device flow have none
+            return self.says(200, error="incorrect_client_credentials")
+        if form.get("grant_type") != "refresh_token" or request.query:
+            return self.says(200, error="unsupported_grant_type")
+        return self.says(200, **self.grants.exchange(str(form["refresh_token"]), self.life.total_seconds()))
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
@@ -70,7 +90,7 @@ class GitHubStandIn:
         self.minted.append(str(minted(self.life.total_seconds(), len(self.minted))["token"]))
         return self.says(201, token=self.minted[-1], expires_at=timestamp(self.now + self.life))
 
-    def says(self, status: int, headers: dict[str, str] | None = None, **body: str) -> web.Response:
+    def says(self, status: int, headers: dict[str, str] | None = None, **body: Any) -> web.Response:
         date = {"Date": format_datetime(self.now, usegmt=True)}
         return web.json_response(body, status=status, headers=date | (headers or {}))
 
@@ -92,6 +112,7 @@ async def github() -> AsyncIterator[GitHubStandIn]:
     stand_in = GitHubStandIn()
     application = web.Application()
     application.router.add_post("/app/installations/{installation}/access_tokens", stand_in.serve)
+    application.router.add_post("/login/oauth/access_token", stand_in.renew)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -18,8 +18,9 @@ in the last user message    what the model does
 
 Endpoints, each with or without ``/v1``: ``POST /chat/completions``, ``POST /responses``, ``GET /models``.
 ``GET /stats`` counts requests. ``/user`` and ``/copilot_internal/user`` are as much of GitHub as the CLI needs to take
-a token (any that does not contain "bad"); for turns one with "unpaid" in it is refused as well. Every answer closes its
-connection, so that a client's going is always seen.
+a token (any that does not contain "bad"); for turns one with "unpaid" in it is refused as well. Below ``/lives/<s>``
+tokens of GitHub Apps are made that end after so many seconds. Every answer closes its connection, so that a client's
+going is always seen.
 """
 
 import argparse
@@ -32,6 +33,7 @@ import re
 import signal
 import sys
 import time
+import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -280,6 +282,7 @@ def responses_body(plan: Plan, model: str, usage: Json) -> Json:
     }
 
 
+RENEWING: Final = re.compile(r"/lives/([\d.]+)/login/oauth/access_token")
 MINTING: Final = re.compile(r"/lives/([\d.]+)/app/installations/\d+/access_tokens")
 CARRIES_TEXT: Final = ('"content": "', "response.output_text.delta")  # an event that is a chunk of the answer
 APIS: Final = {
@@ -321,15 +324,40 @@ def model_list() -> Json:
     return {"object": "list", "data": [model]}
 
 
+class Grants:
+    """What people have granted a GitHub App: a refresh token is good for one use, and that ends the token beside it.
+    Any ``ghr_...`` that was never seen was granted elsewhere."""
+
+    def __init__(self) -> None:
+        self.uses: list[str] = []  # refresh tokens, in their order
+        self.dead: set[str] = set()  # access tokens
+        self._beside: dict[str, str] = {}  # the access token of a refresh token that is still good
+
+    def exchange(self, refresh_token: str, life_s: float) -> Json:
+        """As GitHub answers, with the status 200."""
+        known = refresh_token in self.uses or not refresh_token.startswith("ghr_")
+        self.uses.append(refresh_token)
+        if known:
+            said = "The refresh token passed is incorrect or expired."
+            return {"error": "bad_refresh_token", "error_description": said}
+        if refresh_token in self._beside:
+            self.dead.add(self._beside.pop(refresh_token))
+        number = len(self.uses)
+        token, following = f"ghu_{int(time.time() + life_s)}_{number}", f"ghr_{number}_{uuid.uuid4().hex}"
+        self._beside[following] = token
+        pair = {"access_token": token, "expires_in": int(life_s), "refresh_token": following}
+        return pair | {"refresh_token_expires_in": 15_897_600, "scope": "", "token_type": "bearer"}
+
+
 def minted(life_s: float, number: int) -> Json:
-    """An installation's token that tells by itself when it ends; so may a person's, ``gho_``."""
+    """An installation's token that tells by itself when it ends; so does a person's, ``ghu_``, and may ``gho_``."""
     ends = int(time.time() + life_s)
     expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))
     return {"token": f"ghs_{ends}_{number}", "expires_at": expires}
 
 
 def has_expired(token: str) -> bool:
-    found = re.fullmatch(r"gh[os]_(\d+)_\d+", token)
+    found = re.fullmatch(r"gh[osu]_(\d+)_\d+", token)
     return found is not None and int(found[1]) < time.time()
 
 
@@ -442,6 +470,7 @@ class ModelServer:
         self.host, self.port = host, port
         self.stats = Stats()
         self._minted = 0
+        self.grants = Grants()
         self.bearers: list[str] = []  # of turns, in their order
         self.accepts: str | None = None  # the only bearer that turns may have
         self.expired = 0  # requests for an answer that came with a token that had ended
@@ -505,13 +534,16 @@ class ModelServer:
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         path = request.path.removeprefix("/v1")
-        if has_expired(request.token):
+        if has_expired(request.token) or request.token in self.grants.dead:
             self.expired += path in APIS
             raise Refused(401, "this token has expired")
         match request.method, path:
             case "POST", app if minting := MINTING.fullmatch(app):
                 self._minted += 1
                 await send_json(writer, 201, minted(float(minting[1]), self._minted))
+            case "POST", app if renewing := RENEWING.fullmatch(app):
+                asked = urllib.parse.parse_qs(request.body.decode())
+                await send_json(writer, 200, self.grants.exchange(asked["refresh_token"][0], float(renewing[1])))
             case "POST", "/chat/completions" | "/responses":
                 self.bearers.append(request.token)
                 if "unpaid" in request.token or (self.accepts is not None and request.token != self.accepts):

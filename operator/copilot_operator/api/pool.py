@@ -109,6 +109,12 @@ def _needs_gateway(parent: str, name: str, why: str, given: Callable[[Any], Any]
 PROVIDER_NEEDS_GATEWAY: Final = _needs_gateway(
     "auth", "provider", "nobody can put the key into sessions", lambda spec: spec.auth and spec.auth.provider
 )
+USER_TOKEN_NEEDS_GATEWAY: Final = Rule(
+    "self.gateway.enabled || !has(self.auth) || !has(self.auth.gitHub) || !has(self.auth.gitHub.userToken)",
+    "write tokenSecretRef instead, or gateway: {enabled: true}: without a gateway nobody can put it into sessions",
+    lambda spec: spec.gateway.enabled or spec.auth is None or spec.auth.user_token is None,
+    field_path=".auth.gitHub.userToken",
+)
 SUSPEND_NEEDS_GATEWAY: Final = _needs_gateway(
     "suspend", "afterIdle", "nobody is there for the request that shall start the server again",
     lambda spec: spec.suspend.after_idle,
@@ -291,6 +297,7 @@ class PoolSpec(Model):
         EPHEMERAL_NEEDS_GATEWAY,
         INFINITE_NEEDS_GATEWAY,
         PROVIDER_NEEDS_GATEWAY,
+        USER_TOKEN_NEEDS_GATEWAY,
         SHARED_SESSIONS_NEED_AUTH,
         SUSPEND_NEEDS_GATEWAY,
         SUSPEND_IS_FOR_DEDICATED,

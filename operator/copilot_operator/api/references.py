@@ -16,10 +16,17 @@ ONE_KIND_OF_AUTH: Final = Rule(
 )
 
 GITHUB_COM: Final = "https://api.github.com"
+GITHUB: Final = "https://github.com"
+REFRESH_TOKEN_KEY: Final = "refreshToken"
+CLIENT_ID_KEY: Final = "clientId"
+CLIENT_SECRET_KEY: Final = "clientSecret"
+URL_KEY: Final = "url"
 ONE_KIND_OF_IDENTITY: Final = Rule(
-    "has(self.tokenSecretRef) != has(self.app)",
-    "write exactly one of tokenSecretRef and app",
-    lambda identity: (identity.token_secret_ref is None) != (identity.app is None),
+    "[has(self.tokenSecretRef), has(self.app), has(self.userToken)].exists_one(given, given)",
+    "write exactly one of tokenSecretRef, app and userToken",
+    lambda identity: (
+        sum(given is not None for given in (identity.token_secret_ref, identity.app, identity.user_token)) == 1
+    ),
 )
 
 
@@ -46,6 +53,13 @@ class SecretKeyRef(Model):
     """Name of the Secret."""
     key: DataKey
     """Key in the Secret."""
+
+
+class SecretRef(Model):
+    """A Secret in the same namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
 
 
 class ConfigMapKeyRef(Model):
@@ -85,6 +99,19 @@ class GitHubApp(Model):
         return (self.api_url or GITHUB_COM).rstrip("/")
 
 
+class UserToken(Model):
+    """A user access token of a GitHub App (ghu_...), which ends after eight hours. The operator uses the refresh token
+    that came with it, and then the ones that come after that, in time. The gateway puts the token into sessions; no
+    server is started with it, or restarted for it."""
+
+    secret_ref: SecretRef
+    """The Secret with the keys refreshToken (ghr_...), clientId, clientSecret (not if the person authorized the App by
+    the device flow), and url (not for https://github.com: https://SUBDOMAIN.ghe.com, or https://HOST of a GitHub
+    Enterprise Server). It must carry the label copilot-operator.io/tenant-usable: "true". A refresh token is good for
+    one use: give it to one pool or tenant alone. Those that follow lie in a Secret of the operator's; with another one
+    here it starts afresh."""
+
+
 class GitHubAuth(Model):
     """A GitHub identity with Copilot."""
 
@@ -97,6 +124,8 @@ class GitHubAuth(Model):
     app: GitHubApp | None = None
     """A GitHub App instead of a token. Its tokens are given to servers, not to sessions: of a pool, or of a tenant with
     a server of its own."""
+    user_token: UserToken | None = None
+    """A person's token of a GitHub App, which the operator renews. Needs the pool's gateway."""
 
 
 class ProviderAuth(Model):
@@ -131,6 +160,8 @@ class Auth(Model):
         assert self.git_hub
         if self.git_hub.app:
             return self.git_hub.app.private_key_secret_ref
+        if self.git_hub.user_token:
+            return SecretKeyRef(name=self.git_hub.user_token.secret_ref.name, key=REFRESH_TOKEN_KEY)
         assert self.git_hub.token_secret_ref
         return self.git_hub.token_secret_ref
 
@@ -138,3 +169,13 @@ class Auth(Model):
     def app(self) -> GitHubApp | None:
         """The GitHub App, if it is one."""
         return self.git_hub.app if self.git_hub else None
+
+    @property
+    def user_token(self) -> UserToken | None:
+        """The person's token that is renewed, if it is one."""
+        return self.git_hub.user_token if self.git_hub else None
+
+    @property
+    def is_for_sessions(self) -> bool:
+        """Whether the gateway puts it into sessions wherever they run, and servers are started without it."""
+        return bool(self.provider or self.user_token)

@@ -203,6 +203,7 @@ def secret_of(spec: Manifest) -> str | None:
     auth = spec.get("auth") or {}
     git_hub = auth.get("gitHub") or {}
     token = git_hub.get("tokenSecretRef") or (git_hub.get("app") or {}).get("privateKeySecretRef") or {}
+    token = token or (git_hub.get("userToken") or {}).get("secretRef") or {}
     key = (auth.get("provider") or {}).get("apiKeySecretRef") or {}
     return token.get("name") or key.get("name")
 

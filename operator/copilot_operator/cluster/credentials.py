@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from copilot_operator.api.references import Auth, GitHubApp
+from copilot_operator.api.references import Auth, GitHubApp, UserToken
 from copilot_operator.cluster.cache import Cache
 from copilot_operator.cluster.client import KubeApi
 from copilot_operator.cluster.errors import Absent
@@ -33,8 +33,8 @@ class Credentials:
             return None
         namespace = owner[1]
         found = await self._named(namespace, auth)
-        if auth.app:
-            return self._minted(auth.app, found, owner)
+        if made := auth.app or auth.user_token:
+            return self._minted(made, found, owner)
         if (provider := auth.provider) is None:
             return found
         fields = {"type": provider.type, "baseUrl": provider.base_url, "wireApi": provider.wire_api}
@@ -46,7 +46,7 @@ class Credentials:
         exists = secret is not None or await look(self.api, SECRET, namespace, name) is not None
         return check_credential(name, key, secret, exists)
 
-    def _minted(self, app: GitHubApp, key: Credential, owner: Owner) -> Credential:
+    def _minted(self, app: GitHubApp | UserToken, key: Credential, owner: Owner) -> Credential:
         kind, namespace, name = owner
         secret = self.cache.get(SECRET, namespace, minted_token(kind, name))
         token = token_of(secret, self.cache.uid(kind, namespace, name)) if secret else None

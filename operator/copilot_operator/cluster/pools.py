@@ -355,7 +355,7 @@ class Pools:
         """What gateways put into sessions; a server of its own is started with its GitHub token, and any server with
         the token of its pool's GitHub App."""
         kind, namespace, _ = owner
-        if auth is None or (auth.provider is None and (not shared or (auth.app and kind == POOL))):
+        if auth is None or not (auth.is_for_sessions or (shared and not (auth.app and kind == POOL))):
             return None
         if auth.app:
             return APP_WITHOUT_SERVER

@@ -1,1 +1,1 @@
-"""Credentials that the operator makes itself: installation tokens of GitHub Apps. Knows no cluster."""
+"""Credentials that the operator makes or renews: tokens of GitHub Apps. Knows no cluster."""

@@ -18,6 +18,11 @@ APP_FOR_RUNTIME: Final = Finding(
     "App's token",
 )
 
+USER_TOKEN_WITHOUT_GATEWAY: Final = Finding(
+    "InvalidSpec",
+    "spec.auth.gitHub.userToken: write tokenSecretRef instead; the pool has no gateway that could put it into sessions",
+)
+
 
 def own_resources(spec: TenantSpec) -> ResourceOverrides | None:
     """What the tenant says of its server's resources."""
@@ -41,6 +46,8 @@ def misfit(snapshot: TenantSnapshot) -> Finding | None:
     if snapshot.spec.auth and snapshot.spec.auth.provider and not snapshot.pool.spec.gateway.enabled:
         message = "spec.auth.provider: leave it out, the pool has no gateway that could put the key into sessions"
         return Finding("InvalidSpec", message)
+    if snapshot.spec.auth and snapshot.spec.auth.user_token and not snapshot.pool.spec.gateway.enabled:
+        return USER_TOKEN_WITHOUT_GATEWAY
     if snapshot.spec.auth and snapshot.spec.auth.app and not snapshot.has_server:
         return APP_WITHOUT_SERVER
     if snapshot.spec.auth and snapshot.spec.auth.app and snapshot.runs_copilot_runtime:

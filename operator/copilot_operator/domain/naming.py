@@ -34,6 +34,7 @@ SERIAL_ANNOTATION: Final = f"{GROUP}/token-serial"  # on Secrets with minted tok
 MINTED_ANNOTATION: Final = f"{GROUP}/token-minted-at"
 EXPIRES_ANNOTATION: Final = f"{GROUP}/token-expires-at"
 SOURCE_ANNOTATION: Final = f"{GROUP}/token-source"
+ORIGIN_ANNOTATION: Final = f"{GROUP}/token-origin"
 ROTATION_ANNOTATION: Final = f"{GROUP}/token-rotation"  # on connection Secrets; see domain/tenant_tokens.py
 BEFORE_ANNOTATION: Final = f"{GROUP}/token-rotation-before"
 OVERLAP_ANNOTATION: Final = f"{GROUP}/token-overlap-until"
@@ -70,7 +71,7 @@ def pool_sessions(pool: str) -> str:
 
 
 def minted_token(kind: Kind, owner: str) -> str:
-    """Name of the Secret with the installation token of a pool or tenant. No server's name ends so: see ``slug``."""
+    """Name of the Secret with the token that is made for a pool or tenant. No server's name ends so: see ``slug``."""
     return f"{server_of(owner) if kind == TENANT else pool_object(owner)}--github-token"
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from copilot_operator.api.pool import PoolSpec
-from copilot_operator.api.references import GitHubApp
+from copilot_operator.api.references import GitHubApp, UserToken
 from copilot_operator.api.tenant import TenantSpec
 from copilot_operator.domain.kinds import Kind
 from copilot_operator.domain.manifest import Manifest, annotations_of
@@ -35,9 +35,9 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class InstallationToken:
-    """A token of a GitHub App's installation, without itself; ``serial`` tells it from others, ``source`` names what it
-    was minted from. Times are GitHub's."""
+class MintedToken:
+    """A token of a GitHub App that the operator was given, without itself; ``serial`` tells it from others, ``source``
+    names what it was made from. Times of an installation's are GitHub's, of a person's ours."""
 
     serial: str
     minted_at: datetime
@@ -51,7 +51,8 @@ class Credential:
 
     ``provider`` is what the gateway puts into sessions, but for the key: fields of ``session.create``'s provider.
     ``digest`` names the value without telling it; None if the token can't be used, then ``finding`` says why.
-    With ``app`` it is an installation's token that we mint, ``token`` the present one; ``notice`` tells of it.
+    With ``app`` it is an installation's token that we mint, with ``user`` a person's that we renew; ``token`` is the
+    present one, ``notice`` tells of it, ``made_from`` names the refresh token that a person's has to descend from.
     """
 
     secret: str
@@ -60,7 +61,9 @@ class Credential:
     finding: Finding | None = None
     provider: Mapping[str, str] | None = None
     app: GitHubApp | None = None
-    token: InstallationToken | None = None
+    user: UserToken | None = None
+    made_from: str | None = None
+    token: MintedToken | None = None
     notice: Finding | None = None
 
 
@@ -317,7 +320,8 @@ class TenantSnapshot:
     @property
     def server_credential(self) -> Credential | None:
         """The GitHub token that a server of its own is started with; what else there is the gateway puts in."""
-        return self.credential if self.credential and self.credential.provider is None else None
+        for_sessions = self.credential and (self.credential.provider is not None or self.credential.user)
+        return None if for_sessions else self.credential
 
     @property
     def missing(self) -> Finding | None:

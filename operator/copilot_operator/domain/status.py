@@ -219,9 +219,11 @@ def credentials_row(
     if credential and credential.finding:
         return "CredentialsReady", False, credential.finding
     if credential and refused:
-        way_out = (
-            "check the App's permissions" if credential.app else f"put a valid one into Secret {credential.secret}"
-        )
+        way_out = f"put a valid one into Secret {credential.secret}"
+        if credential.app:
+            way_out = "check the App's permissions"
+        elif credential.user:
+            way_out = f"put a new refresh token into Secret {credential.user.secret_ref.name}"
         message = f"It was refused in the latest turn (HTTP 401); {way_out}"
         return "CredentialsReady", False, Finding("CredentialRefused", message)
     if credential and credential.notice and not of_pool:

@@ -111,7 +111,8 @@ def without_gateway(spec: Mapping[str, Any]) -> dict[str, Any]:
             node = (node or {}).get(parent)
         if node:
             node.pop(last, None)
-    if (direct.get("auth") or {}).get("provider"):
+    auth = direct.get("auth") or {}
+    if auth.get("provider") or (auth.get("gitHub") or {}).get("userToken"):
         del direct["auth"]
     return direct
 
@@ -124,6 +125,11 @@ def _credential(tenant: str, auth: Auth | None) -> Credential | None:
         raise ExportError(
             f"CopilotTenant {tenant}: auth.provider needs a gateway, which puts the key into sessions: leave it out, "
             "and have the application pass the provider when it creates a session"
+        )
+    if auth.app or auth.user_token:
+        raise ExportError(
+            f"CopilotTenant {tenant}: tokens of a GitHub App need the operator, which makes and renews them: write "
+            "auth.gitHub.tokenSecretRef"
         )
     return Credential(auth.secret_ref.name, auth.secret_ref.key, digest="")
 

@@ -139,7 +139,7 @@ class Gateway:
 
     async def _tell_tenants(self, asked: admin.Asked) -> Any:
         assert self._hub
-        return {"tenants": self._hub.numbers(), "waits": self._hub.holders.waiting()}
+        return {"tenants": self._hub.numbers(), "waits": self._hub.holders.waiting(), "active": self._hub.busy}
 
     async def _tell_servers(self, asked: admin.Asked) -> Any:
         assert self._hub

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 from copilot_operator.api.crd import RESOURCES, definition
+from copilot_operator.api.references import CLIENT_ID_KEY, REFRESH_TOKEN_KEY
 from copilot_operator.domain.credentials import check_credential
 from copilot_operator.domain.fitness import too_old
 from copilot_operator.domain.manifest import Manifest, annotations_of
@@ -248,6 +249,8 @@ def references(owners: Iterable[Manifest]) -> list[tuple[Manifest, str, str]]:
         for ref in (git_hub.get("tokenSecretRef"), app.get("privateKeySecretRef"), provider.get("apiKeySecretRef")):
             if ref:
                 found.append((owner, str(ref["name"]), str(ref["key"])))
+        if person := git_hub.get("userToken"):
+            found += [(owner, str(person["secretRef"]["name"]), key) for key in (REFRESH_TOKEN_KEY, CLIENT_ID_KEY)]
     return found
 
 

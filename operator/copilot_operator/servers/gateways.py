@@ -26,6 +26,7 @@ NEXT_S: Final = 0.1  # after news: bounds what a storm of wakes costs
 KEPT_S: Final = 300.0
 CORDON_S: Final = 5.0  # a gateway that says nothing for so long is not waited for
 CORDON_LOOK_S: Final = 0.1
+WORK_S: Final = 5.0
 
 NUMBERS: Final = ("active", "loaded", "stored")
 
@@ -121,6 +122,23 @@ class Gateways:
                     await asyncio.sleep(CORDON_LOOK_S)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.warning("a gateway does not say that it leaves a server", extra={"server": server, "error": str(error)})
+
+    async def work(self, namespace: str, pool: str, tenant: str | None = None) -> bool:
+        """Whether a session of a tenant, or any of the pool, is in a turn now. One that does not say may have some."""
+        followed = self._followed.get((namespace, pool))
+        if followed is None:
+            return False
+        return any(await asyncio.gather(*(self._works(ip, followed.key, tenant) for _, ip in followed.tasks)))
+
+    async def _works(self, ip: str, key: str, tenant: str | None) -> bool:
+        try:
+            async with asyncio.timeout(WORK_S):
+                document = await self._get(ip, "/tenants", key)
+            told = document if tenant is None else document["tenants"].get(tenant, {"active": 0})
+            return bool(told["active"] != 0)
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError, AttributeError) as error:
+            log.warning("a gateway does not say whether it works", extra={"address": ip, "error": str(error)})
+            return True
 
     def homes(self, namespace: str, tenant: str) -> frozenset[str] | None:
         """Servers that store something of a tenant, as its gateways say now; None: none has said anything."""

@@ -102,6 +102,7 @@ RUNTIME = {"server.runtime": "CopilotRuntime", "sessions.maxConcurrent": 100, "g
 PROXY = {"server.proxy": {"httpsProxy": "http://proxy.example.com:3128"}}
 REF = {"name": "keys", "key": "api"}
 APP = {"appId": 12, "installationId": 3456, "privateKeySecretRef": REF}
+USER_TOKEN = {"secretRef": {"name": "alice-grant"}}
 PROVIDER = {"type": "openai", "baseUrl": "https://models.example.com/v1", "apiKeySecretRef": REF}
 
 
@@ -342,15 +343,27 @@ RULES: tuple[Example, ...] = (
         path="spec.storage.retention",
     ),
     Example(
-        "write exactly one of tokenSecretRef and app",
+        "write exactly one of tokenSecretRef, app and userToken",
         {"auth": {"gitHub": {"app": APP}}},
         {"auth": {"gitHub": {"app": APP, "tokenSecretRef": REF}}},
         path="spec.auth.gitHub",
     ),
     Example(
-        "write exactly one of tokenSecretRef and app",
+        "write exactly one of tokenSecretRef, app and userToken",
         {"auth": {"gitHub": {"app": APP | {"apiUrl": "https://api.acme.ghe.com"}}}},
         {"auth": {"gitHub": {}}},
+    ),
+    Example(
+        "write exactly one of tokenSecretRef, app and userToken",
+        {"gateway": ..., "auth": {"gitHub": {"userToken": USER_TOKEN}}},
+        {"gateway": ..., "auth": {"gitHub": {"userToken": USER_TOKEN, "tokenSecretRef": REF}}},
+        path="spec.auth.gitHub",
+    ),
+    Example(
+        "write tokenSecretRef instead, or gateway: {enabled: true}",
+        {"gateway": ..., "auth": {"gitHub": {"userToken": USER_TOKEN}}},
+        {"auth": {"gitHub": {"userToken": USER_TOKEN}}},
+        path="spec.auth.gitHub.userToken",
     ),
     Example(
         "write a URL such as",

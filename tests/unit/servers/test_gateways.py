@@ -34,6 +34,7 @@ class Subject:
         self.tenants: dict[str, Any] = {}
         self.servers: Any = {SERVER: "Serving"}
         self.asked_for_servers = 0
+        self.active: object = 0
         self.key: str | None = KEY
 
     def follow(self, key: str = KEY) -> None:
@@ -52,7 +53,7 @@ class Subject:
         return {"servers": self.servers}
 
     async def tell_tenants(self, asked: admin.Asked) -> Any:
-        return {"tenants": self.tenants}
+        return {"tenants": self.tenants, "active": self.active}
 
 
 @pytest.fixture
@@ -201,3 +202,19 @@ async def test_a_refused_credential_is_heard_of_and_forgotten_with_the_gateway_t
     await soon(lambda: subject.gateways.refused("apps", "alice"), "it is refused once more")
     subject.gateways.follow("apps", "saas", {}, "")
     assert not subject.gateways.refused("apps", "alice")
+
+
+async def test_whether_a_tenant_or_any_of_the_pool_is_in_a_turn_is_asked_when_it_matters(subject: Subject) -> None:
+    async def works(tenant: str | None) -> bool:
+        return await subject.gateways.work("apps", "saas", tenant)
+
+    assert not await works("alice"), "without a gateway nobody is"
+    subject.follow()
+    subject.tenants, subject.active = {"alice": {"active": 0}, "bob": {"active": 2}}, 2
+    assert [await works(each) for each in ("alice", "bob", "carl", None)] == [False, True, False, True]
+    subject.tenants, subject.active = {"bob": {"active": 0}}, 0
+    assert [await works(each) for each in ("bob", None)] == [False, False]
+    subject.tenants, subject.active = {"bob": {}}, None
+    assert [await works(each) for each in ("bob", None)] == [True, True], "one that does not say may have some"
+    subject.key = "another"
+    assert await works("alice")

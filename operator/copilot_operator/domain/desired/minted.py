@@ -1,9 +1,10 @@
-"""The Secret with an installation token: of a pool, or of a tenant with an App of its own."""
+"""The Secret with a token that the operator makes or renews: of a pool, or of a tenant with an App of its own."""
 
 from datetime import datetime
 from typing import Any
 
 from copilot_operator.api.conditions import timestamp
+from copilot_operator.api.references import REFRESH_TOKEN_KEY
 from copilot_operator.domain.desired.connection import encoded
 from copilot_operator.domain.github_app import SERIAL_KEY, TOKEN_KEY, serial_of
 from copilot_operator.domain.kinds import SECRET
@@ -13,6 +14,7 @@ from copilot_operator.domain.naming import (
     MANAGED_BY,
     MANAGED_BY_LABEL,
     MINTED_ANNOTATION,
+    ORIGIN_ANNOTATION,
     SERIAL_ANNOTATION,
     SOURCE_ANNOTATION,
     USABLE_LABEL,
@@ -20,10 +22,20 @@ from copilot_operator.domain.naming import (
 
 
 def minted(
-    owner: dict[str, Any], name: str, token: str, minted_at: datetime, expires_at: datetime, source: str
+    owner: dict[str, Any],
+    name: str,
+    token: str,
+    minted_at: datetime,
+    expires_at: datetime,
+    source: str,
+    *,
+    refresh_token: str = "",
+    origin: str = "",
 ) -> Manifest:
-    """``owner``: the pool or tenant as stored. Times are GitHub's."""
+    """``owner``: the pool or tenant as stored. ``refresh_token``: what the next token is had with; ``origin``: the
+    fingerprint of the user's refresh token that it descends from."""
     serial = serial_of(token)
+    renewal = {REFRESH_TOKEN_KEY: refresh_token} if refresh_token else {}
     return {
         "apiVersion": SECRET.api_version,
         "kind": SECRET.kind,
@@ -36,9 +48,10 @@ def minted(
                 MINTED_ANNOTATION: timestamp(minted_at),
                 EXPIRES_ANNOTATION: timestamp(expires_at),
                 SOURCE_ANNOTATION: source,
+                **({ORIGIN_ANNOTATION: origin} if origin else {}),
             },
             "ownerReferences": [owner_reference(owner)],
         },
         "type": "Opaque",
-        "data": encoded({TOKEN_KEY: token, SERIAL_KEY: serial}),
+        "data": encoded({TOKEN_KEY: token, SERIAL_KEY: serial, **renewal}),
     }
