@@ -28,13 +28,14 @@ from copilot_operator.cluster.credentials import Credentials
 from copilot_operator.cluster.errors import Absent, ApiError
 from copilot_operator.cluster.execute import Executor
 from copilot_operator.cluster.fitness import Fitness
-from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost, told_of
+from copilot_operator.cluster.lease import SILENCE_S, Lease, LeaseLost
 from copilot_operator.cluster.members import Members
-from copilot_operator.cluster.observe import LeaseName, owner_key, record, registry, settings
+from copilot_operator.cluster.observe import owner_key, record, registry, settings
 from copilot_operator.cluster.pools import Pools
+from copilot_operator.cluster.reach import Reach, ReachChanged
 from copilot_operator.cluster.reconcile import Reconciler, WorkKey
 from copilot_operator.cluster.resync import PERIOD_S, Resync
-from copilot_operator.cluster.rivals import Rivals
+from copilot_operator.cluster.rivals import MARK, Marks, Others, Rivals
 from copilot_operator.cluster.rollouts import Rollouts
 from copilot_operator.cluster.starts import Starts
 from copilot_operator.cluster.storage import StorageClasses
@@ -229,7 +230,7 @@ class KindGone(Exception):
 
 
 class Operator:
-    """One replica. ``run`` returns when told to stop, and raises LeaseLost or KindGone when it must stop."""
+    """One replica. ``run`` returns when told to stop; raises LeaseLost, KindGone or ReachChanged when it must stop."""
 
     def __init__(self, own: OperatorSettings, api: KubeApi, metrics: Metrics) -> None:
         self.own, self.api, self.metrics = own, api, metrics
@@ -249,12 +250,15 @@ class Operator:
             self.gateways.waits,
         )
         self.router = Router(self.cache, self.queue, self.members.names, self.rollouts.asked)
-        rivals = Rivals(api.apart(), own.namespace, LEASE_NAME)
-        self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity, rivals.acting)
-        self.fitness = Fitness(api)
+        self.reach = Reach(api, own.watch_namespaces)
+        clusterwide = not own.watch_namespaces
+        self.marks = Marks(api.apart(), own.namespace, own.watch_namespaces)
+        self.others: Others = Rivals(api.apart(), own.namespace, LEASE_NAME) if clusterwide else self.marks
+        self.lease = Lease(api.apart(), own.namespace, LEASE_NAME, own.identity, self.others.acting)
+        self.fitness = Fitness(api, sees_crds=clusterwide)
         self.fleet = Fleet(self._told_of, metrics.measured_ping, self.gateways.cordoned)
         self.starts = Starts(own.most_starts, self._may_start, asyncio.get_running_loop().call_later, clock)
-        self.resync = Resync(api, self.cache, self.router.changed)
+        self.resync = Resync(api, self.cache, self.router.changed, own.watch_namespaces)
         installation = Settings(own.agent_image, own.namespace, own.cluster_domain)
         failures: dict[Owner, Finding] = {}
         credentials = Credentials(api, self.cache, failures)
@@ -264,7 +268,7 @@ class Operator:
             api,
             self.cache,
             installation,
-            StorageClasses(api),
+            StorageClasses(api, readable=clusterwide),
             self.fleet.view,
             pools,
             self.starts,
@@ -298,14 +302,16 @@ class Operator:
         )
         unwatch = asyncio.Event()
         watching = asyncio.create_task(self._watch(handlers, stop, unwatch), name="watching")
+        reaching = asyncio.create_task(self.reach.follow(), name="reach")
         leading = asyncio.create_task(self.lease.hold(self._lead), name="lease")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({watching, reaching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
+        reaching.cancel()
         leading.cancel()
         led = await asyncio.gather(leading, return_exceptions=True)
         unwatch.set()  # not before: kopf's end cancels every task that is younger than it, the Lease's release too
-        results = [*led, *await asyncio.gather(watching, return_exceptions=True)]
+        results = [*led, *await asyncio.gather(watching, reaching, return_exceptions=True)]
         stopping.cancel()
         for result in results:
             if isinstance(result, Exception):
@@ -313,24 +319,28 @@ class Operator:
 
     async def _watch(self, handlers: kopf.OperatorRegistry, stop: asyncio.Event, unwatch: asyncio.Event) -> None:
         """Run kopf until ``unwatch``, or until it ends by itself."""
-        others = asyncio.all_tasks()
+        others, watched = asyncio.all_tasks(), self.resync.namespaces
         tasks = await kopf.spawn_tasks(
-            registry=handlers, settings=settings(LeaseName(self.own.namespace, LEASE_NAME)),
-            clusterwide=True, standalone=True, stop_flag=unwatch, identity=Identity(self.own.identity),
+            registry=handlers, settings=settings(MARK if watched else LEASE_NAME),
+            clusterwide=not watched, namespaces=watched, standalone=True, stop_flag=unwatch,
+            identity=Identity(self.own.identity),
         )  # fmt: skip
         stop_on_signals(stop)  # kopf has just taken them for itself, and would end before the Lease is released
         try:
             await kopf.run_tasks(tasks, ignored=others)
         except Exception as error:
-            if getattr(error, "status", None) == HTTPStatus.NOT_FOUND:  # kopf's own class for it is private
+            status = getattr(error, "status", None)  # kopf's own classes for it are private
+            if status == HTTPStatus.NOT_FOUND:
                 raise KindGone from error
+            if status == HTTPStatus.FORBIDDEN:
+                raise ReachChanged(f"a watch is not allowed any more: {error}") from error
             raise
 
     async def _first_resync(self, stop: asyncio.Event) -> None:
         """Nothing is decided before everything was seen. Waits for the API server and CRDs of this version."""
         while not stop.is_set():
             try:
-                if fit := await self.fitness.look():
+                if fit := await self.fitness.look() and await self._reach():
                     await self.resync.run_once()
             except Absent as error:
                 log.warning("the CRDs are missing, apply crds/", extra={"error": str(error)})
@@ -347,6 +357,22 @@ class Operator:
             except TimeoutError:
                 continue
 
+    async def _reach(self) -> bool:
+        """Whether there is a namespace to work in."""
+        if not await self.reach.look():
+            return False
+        self.resync.namespaces = self.marks.watched = self.reach.served
+        return True
+
+    async def _follow_others(self) -> None:
+        """Say so if another installation has begun to act; it can't always know of us."""
+        while True:
+            await asyncio.sleep(self.others.every_s)
+            try:
+                await self.lease.alone()
+            except ApiError as error:
+                log.warning("can't see whether another installation acts", extra={"error": str(error)})
+
     async def _lead(self) -> None:
         if self.synced_at and asyncio.get_running_loop().time() - self.synced_at > WATCH_LAG_S:
             await self._resync_once()  # who stood by had only its watches, which don't tell of all that vanished
@@ -357,6 +383,7 @@ class Operator:
             group.create_task(self.gateways.run(), name="gateways")
             group.create_task(self.minter.run(), name="minter")
             group.create_task(self._resync_for_ever(), name="resync")
+            group.create_task(self._follow_others(), name="others")
 
     async def _resync_for_ever(self) -> None:
         while True:
@@ -507,8 +534,8 @@ class Operator:
 
     def not_ready(self) -> str:
         if not self.synced_at:
-            return self.fitness.why_not or "not everything was listed yet"
-        return told_of(self.lease.rival) if self.lease.rival else self.not_live()
+            return self.fitness.why_not or self.reach.why_not or "not everything was listed yet"
+        return self.lease.rival or self.not_live()
 
     def _figures(self) -> Iterator[Metric]:
         requests = self.api.requests.items()
@@ -584,7 +611,7 @@ async def run(own: OperatorSettings) -> int:
         stop_on_signals(stop)
         try:
             await operator.run(stop)
-        except (LeaseLost, KindGone) as error:
+        except (LeaseLost, KindGone, ReachChanged) as error:
             log.error("stops acting", extra={"error": str(error)})
             return 1
         finally:
@@ -594,7 +621,8 @@ async def run(own: OperatorSettings) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 0 when told to stop, 1 when the lease was lost or the CRDs are gone, 2 for wrong settings."""
+    """Exit code 0 when told to stop, 1 when it must begin anew (a lost lease, CRDs that are gone, other
+    namespaces that may be read), 2 for wrong settings."""
     if argv:
         print(f"copilot-operator run takes no arguments, found: {' '.join(argv)}", file=sys.stderr)
         return 2

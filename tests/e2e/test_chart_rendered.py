@@ -110,7 +110,9 @@ def test_chart_and_base_say_the_same(chart: dict[tuple[str, str], Object], name:
     assert made == base()[name]
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+@pytest.mark.parametrize(
+    "values", [{}, EVERYTHING, {"watchNamespaces": ["a", "b"]}], ids=["defaults", "everything", "namespaces"]
+)
 def test_objects_are_valid(values: Object) -> None:
     """Those of Kubernetes; the test on a cluster sees to the others."""
     for obj in rendered(values):
@@ -297,6 +299,72 @@ def test_without_the_right_to_nodes_all_other_rights_are_the_same(chart: dict[tu
     name = ("ClusterRole", "copilot-operator")
     made = by_name(rendered({"rbac": {"nodes": False}}))
     assert [each for each in chart[name]["rules"] if each["resources"] != ["nodes"]] == made[name]["rules"]
+
+
+def in_namespaces(*names: str, **values: Any) -> list[Object]:
+    """What somebody without rights in the cluster installs."""
+    return rendered(values | {"watchNamespaces": list(names), "crds": {"install": False}, "rbac": {"aggregate": False}})
+
+
+def of_kind(objects: list[Object], kind: str) -> dict[str, Object]:
+    """By their namespaces."""
+    found = [each for each in objects if each["kind"] == kind]
+    assert {each["metadata"]["name"] for each in found} <= {"copilot-operator"}
+    made = {each["metadata"]["namespace"]: each for each in found}
+    assert len(made) == len(found)
+    return made
+
+
+OF_CLUSTER: Final = {"nodes", "storageclasses", "csidrivers", "customresourcedefinitions"}
+
+
+def test_for_single_namespaces_there_is_nothing_of_the_cluster_but_what_one_asks_for() -> None:
+    values = {key: value for key, value in EVERYTHING.items() if key != "serviceAccount"}
+    for obj in in_namespaces("team-a", "team-b", **values):
+        assert obj["metadata"].get("namespace"), obj["kind"]
+    with_crds = rendered({"watchNamespaces": ["team-a"], "rbac": {"aggregate": False}})
+    assert {each["kind"] for each in with_crds if "namespace" not in each["metadata"]} == {"CustomResourceDefinition"}
+    with_roles = rendered({"watchNamespaces": ["team-a"], "crds": {"install": False}})
+    loose = {each["metadata"]["name"] for each in with_roles if "namespace" not in each["metadata"]}
+    assert loose == {f"copilot-operator-{role}" for role in ("view", "edit", "admin")}
+
+
+def test_in_each_of_the_namespaces_it_may_do_what_it_may_do_in_all(chart: dict[tuple[str, str], Object]) -> None:
+    everywhere = [
+        each
+        for each in chart["ClusterRole", "copilot-operator"]["rules"]
+        if not OF_CLUSTER & set(each["resources"]) and each["resources"] != ["leases"]
+    ]
+    mark = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
+    of_marks = [
+        mark | {"resourceNames": ["copilot-operator-mark"], "verbs": ["get", "list", "watch", "update"]},
+        mark | {"verbs": ["create"]},
+    ]
+    own = chart["Role", "copilot-operator"]["rules"]
+    made = in_namespaces("team-b", "team-a")
+    roles, bindings = of_kind(made, "Role"), of_kind(made, "RoleBinding")
+    assert roles.keys() == bindings.keys() == {"team-a", "team-b", "copilot-operator"}
+    assert roles["team-a"]["rules"] == roles["team-b"]["rules"] == everywhere + of_marks
+    assert roles["copilot-operator"]["rules"] == own, "its Lease, and nothing of what it does not serve"
+    served = of_kind(in_namespaces("copilot-operator"), "Role")
+    assert served.keys() == {"copilot-operator"}
+    assert served["copilot-operator"]["rules"] == [*everywhere, *of_marks, own[1]]
+    for binding in bindings.values():
+        assert binding["roleRef"]["kind"] == "Role"
+        assert binding["subjects"] == chart["RoleBinding", "copilot-operator"]["subjects"]
+
+
+def test_the_operator_is_told_which_namespaces_it_serves() -> None:
+    def told(made: list[Object]) -> str | None:
+        (deployment,) = of_kind(made, "Deployment").values()
+        env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        return next((each["value"] for each in env if each["name"] == "COPILOT_OPERATOR_WATCH_NAMESPACES"), None)
+
+    assert told(in_namespaces("team-a", "team-b")) == "team-a,team-b"
+    assert told(rendered()) is None
+    scraped = in_namespaces("team-a", podMonitors={"enabled": True})
+    (selector,) = {str(each["spec"]["namespaceSelector"]) for each in scraped if each["kind"] == "PodMonitor"}
+    assert selector == "{'matchNames': ['team-a']}"
 
 
 def test_helm_finds_nothing_to_complain_of(tmp_path: Path) -> None:

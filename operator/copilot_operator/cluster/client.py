@@ -98,6 +98,13 @@ class KubeApi:
         """The API server's, as ``v1.36.3``; "" if it does not say."""
         return str((await self._call("get", "version", "GET", "/version")).get("gitVersion", ""))
 
+    async def schemas(self, group: str, version: str) -> Manifest:
+        """What the API server publishes of a group's kinds (OpenAPI v3): anybody with an account may read it.
+        Raises Absent."""
+        path = f"/openapi/v3/apis/{group}/{version}"
+        found: Manifest = (await self._call("get", "openapi", "GET", path))["components"]["schemas"]
+        return found
+
     async def list_pages(
         self, kind: Kind, *, namespace: str = "", selector: str = "", fields: str = ""
     ) -> AsyncIterator[Manifest]:

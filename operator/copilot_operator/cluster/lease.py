@@ -32,7 +32,7 @@ class LeaseLost(Exception):
 class Lease:
     """One candidate. ``identity`` must be unique among the replicas and their restarts.
 
-    ``acting`` tells the namespace of another installation that acts, "" if none does: then nobody here takes the lease.
+    ``acting`` tells of another installation that acts, "" if none does: if one does, nobody here takes the lease.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Lease:
     ) -> None:
         self._api, self._namespace, self._name, self.identity = api, namespace, name, identity
         self._acting = acting or _nobody
-        self.rival = ""  # namespace of the installation that keeps us from acting
+        self.rival = ""  # the installation that keeps us from acting, as it is told
         self._seen: tuple[object, ...] = ()
         self._seen_at = 0.0
         self._renewed_at = float("-inf")
@@ -76,7 +76,7 @@ class Lease:
             return False
         try:
             async with asyncio.timeout(RENEW_DEADLINE_S):
-                alone = await self._alone()
+                alone = await self.alone()
         except (ApiError, TimeoutError) as error:
             log.warning("can't see whether another installation acts", extra={"error": str(error)})
             alone = False
@@ -84,10 +84,11 @@ class Lease:
             await self._release()
         return alone and self.valid()
 
-    async def _alone(self) -> bool:
+    async def alone(self) -> bool:
+        """Whether no other installation acts; logged once. Raises an ApiError."""
         rival = await self._acting()
         if rival and rival != self.rival:
-            log.error(told_of(rival))
+            log.error(rival)
         self.rival = rival
         return not rival
 
@@ -122,7 +123,7 @@ class Lease:
         try:
             lease = await self._api.get(LEASE, self._namespace, self._name)
         except Absent:
-            if not await self._alone():
+            if not await self.alone():
                 return False
             metadata = {"name": self._name, "namespace": self._namespace}
             fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": self._spec({})}
@@ -131,7 +132,7 @@ class Lease:
         self.holder = spec.get("holderIdentity") or ""
         if not self._may_take(spec):
             return False
-        if spec.get("holderIdentity") != self.identity and not await self._alone():
+        if spec.get("holderIdentity") != self.identity and not await self.alone():
             return False
         return await self._won(self._api.replace(LEASE, self._renewed(lease)))
 
@@ -178,14 +179,6 @@ class Lease:
                     await self._api.replace(LEASE, lease | {"spec": spec})
         except (ApiError, TimeoutError) as error:
             log.warning("lease not given back, it expires by itself", extra={"error": str(error)})
-
-
-def told_of(rival: str) -> str:
-    """What a second installation says of itself."""
-    return (
-        f"another copilot-operator acts in this cluster, in namespace {rival}; this one waits until it is gone. "
-        f"Keep one of the two: each serves all namespaces"
-    )
 
 
 async def _nobody() -> str:

@@ -7,7 +7,6 @@ the existence of one label, which is "true" on users' credentials and "false" on
 import asyncio
 import logging
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
@@ -68,12 +67,6 @@ OPTIONAL: Final = frozenset({NODE})  # who runs the operator may keep these from
 Observer = Callable[[Kind, str | None, Manifest], None]  # kind, type of the watch event, object
 
 
-@dataclass(frozen=True)
-class LeaseName:
-    namespace: str
-    name: str
-
-
 def registry(
     observer: Observer, heartbeat: Callable[[], None], access: Access, *, without: Container[Kind] = ()
 ) -> kopf.OperatorRegistry:
@@ -114,14 +107,15 @@ async def connection_info(access: Access) -> kopf.ConnectionInfo:
     )
 
 
-def settings(lease: LeaseName) -> kopf.OperatorSettings:
+def settings(lease: str) -> kopf.OperatorSettings:
+    """``lease``: name of the Leases whose renewals prove that watches are alive."""
     found = kopf.OperatorSettings()
     found.persistence.diffbase_storage = NullDiffBase()
     found.persistence.progress_storage = NullProgress()
     for kind, selector in SELECTORS.items():
         if selector:
             found.watching.label_selectors[_resource(kind)] = selector
-    found.watching.field_selectors[_resource(LEASE)] = f"metadata.name={lease.name}"
+    found.watching.field_selectors[_resource(LEASE)] = f"metadata.name={lease}"
     found.watching.chunk_size = 100  # of every kind at once: parsed objects are what a start takes memory for
     found.watching.server_timeout = 300
     found.watching.reconnect_backoff = 1

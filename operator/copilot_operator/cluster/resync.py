@@ -24,19 +24,24 @@ PERIOD_S = 600.0
 class Resync:
     """``changed`` is called for every object the cache did not know as listed, or that is gone.
 
+    ``namespaces``: those that are served, all if empty; of the cluster itself nothing is asked then.
     ``forbidden``: optional kinds that could not be listed for want of the right to; nothing is known of them.
     """
 
     api: KubeApi
     cache: Cache
     changed: Callable[[Kind, Manifest], None]
+    namespaces: tuple[str, ...] = ()
     missed: dict[Kind, int] = field(default_factory=dict)  # objects the watch had not told us of, at the last pass
     forbidden: set[Kind] = field(default_factory=set)
 
     async def run_once(self) -> None:
         """Raises an ApiError if one of the lists could not be completed; what was listed before that stays."""
         for kind, selector in SELECTORS.items():
-            await self._kind(kind, selector)
+            if kind.namespaced or not self.namespaces:
+                await self._kind(kind, selector)
+            else:
+                self.forbidden.add(kind)
 
     async def _kind(self, kind: Kind, selector: str) -> None:
         while True:
@@ -64,13 +69,14 @@ class Resync:
     async def _list(self, kind: Kind, selector: str, started_at: float) -> None:
         seen: list[Key] = []
         missed = 0
-        async for item in self.api.list_pages(kind, selector=selector):
-            metadata = item["metadata"]
-            seen.append((metadata.get("namespace", ""), metadata["name"]))
-            item |= {"apiVersion": kind.api_version, "kind": kind.kind}
-            if self.cache.put(kind, item, started_at):
-                missed += 1
-                self.changed(kind, item)
+        for namespace in self.namespaces or ("",):
+            async for item in self.api.list_pages(kind, namespace=namespace, selector=selector):
+                metadata = item["metadata"]
+                seen.append((metadata.get("namespace", ""), metadata["name"]))
+                item |= {"apiVersion": kind.api_version, "kind": kind.kind}
+                if self.cache.put(kind, item, started_at):
+                    missed += 1
+                    self.changed(kind, item)
         for ghost in self.cache.replace(kind, seen, started_at):
             missed += 1
             self.changed(kind, ghost)

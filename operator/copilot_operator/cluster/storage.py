@@ -11,28 +11,34 @@ from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.snapshot import Finding, Storage
 
 FRESH_S: Final = 60.0
+UNKNOWN: Final = Storage("ReadWriteOnce", grows=False, known=False)
 DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 
 
 @dataclass
 class StorageClasses:
+    """``readable`` False: nobody may be asked. Claims are made as any class takes them, and do not grow."""
+
     api: KubeApi
+    readable: bool = True
     _known: dict[str | None, tuple[float, asyncio.Task[Storage]]] = field(default_factory=dict)
 
     async def look_up(self, name: str | None) -> Storage:
         """``name`` None is the cluster's default class. Many askers share one question."""
+        if not self.readable:
+            return UNKNOWN
         now = asyncio.get_running_loop().time()
         asked = self._known.get(name)
         if asked is None or now - asked[0] > FRESH_S or (asked[1].done() and _failed(asked[1])):
             asked = self._known[name] = (now, asyncio.create_task(self._ask(name), name=f"storage-class-{name}"))
         return await asyncio.shield(asked[1])
 
-    async def lets_grow(self, claim: Manifest) -> bool:
+    async def of(self, claim: Manifest) -> Storage:
         """Whether a live claim may become larger. The API server refuses it where the class does not say so."""
         if not (name := claim["spec"].get("storageClassName")):
-            return False
+            return Storage(grows=False)
         found = await self.look_up(name)
-        return found.finding is None and found.grows
+        return Storage(grows=found.finding is None and found.grows, known=found.known)
 
     async def _ask(self, name: str | None) -> Storage:
         try:

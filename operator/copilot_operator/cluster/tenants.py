@@ -50,7 +50,6 @@ from copilot_operator.domain.snapshot import (
     Reading,
     ServerState,
     Settings,
-    Storage,
     TenantSnapshot,
     is_paused,
 )
@@ -100,7 +99,7 @@ class Tenants:
             storage = await self.storage.look_up(pool.spec.storage.storage_class_name)
             snapshot = replace(snapshot, storage=storage)
         elif (live := self.cache.get(CLAIM, namespace, snapshot.server)) and is_smaller(live, pool.spec.storage.size):
-            snapshot = replace(snapshot, storage=Storage(grows=await self.storage.lets_grow(live)))
+            snapshot = replace(snapshot, storage=await self.storage.of(live))
         return self._observed(snapshot, answers)
 
     async def _credential(self, snapshot: TenantSnapshot, spec: TenantSpec, pool: PoolView) -> Credential | None:

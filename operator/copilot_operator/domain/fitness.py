@@ -57,6 +57,17 @@ def difference(live: Manifest, ours: Manifest) -> Difference:
     return Difference(name, tuple(sorted(known - there)), tuple(sorted(there - known)))
 
 
+def as_published(schemas: Manifest, ours: Manifest) -> Manifest | None:
+    """The live CRD of ours by what an API server publishes of its group's schemas; None if it publishes none of it."""
+    group, version, kind = ours["spec"]["group"], ours["spec"]["versions"][0]["name"], ours["spec"]["names"]["kind"]
+    wanted = {"group": group, "version": version, "kind": kind}
+    found = (each for each in schemas.values() if wanted in each.get("x-kubernetes-group-version-kind", ()))
+    if (schema := next(found, None)) is None:
+        return None
+    served = {"name": version, "served": True, "schema": {"openAPIV3Schema": schema}}
+    return {"metadata": ours["metadata"], "spec": {"versions": [served]}}
+
+
 def _paths(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, part in schema.get("properties", {}).items():
         yield f"{prefix}{name}"

@@ -92,11 +92,13 @@ class ServerToken:
 
 @dataclass(frozen=True)
 class Storage:
-    """What the cluster says of the storage class that a claim has, or would get. ``grows``: it lets volumes grow."""
+    """What the cluster says of the storage class that a claim has, or would get. ``grows``: it lets volumes grow.
+    ``known`` False: the operator may not ask."""
 
     access_mode: str = "ReadWriteOnce"
     grows: bool = True
     finding: Finding | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True)

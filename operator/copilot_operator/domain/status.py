@@ -280,11 +280,17 @@ def _does_not_grow(snapshot: TenantSnapshot) -> Finding | None:
     if snapshot.pool is None or claim is None or snapshot.storage.grows:
         return None
     size, name = snapshot.pool.spec.storage.size, claim["spec"].get("storageClassName", "")
-    message = (
-        f"storage.size is {size}, and the volume stays at {size_of(claim)}: StorageClass {name!r} has no "
-        "allowVolumeExpansion: true. Set that, if its provisioner can, or go back to the former size"
-    )
-    return Finding(DOES_NOT_GROW, message)
+    if snapshot.storage.known:
+        why = (
+            f"StorageClass {name!r} has no allowVolumeExpansion: true. Set that, if its provisioner can, or go back to "
+            "the former size"
+        )
+    else:
+        why = (
+            f"the operator may not read whether StorageClass {name!r} lets it grow. If it does, set "
+            f"spec.resources.requests.storage of claim {snapshot.claim} yourself"
+        )
+    return Finding(DOES_NOT_GROW, f"storage.size is {size}, and the volume stays at {size_of(claim)}: {why}")
 
 
 def _claim_deleted(snapshot: TenantSnapshot) -> Finding | None:

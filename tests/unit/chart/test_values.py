@@ -83,7 +83,9 @@ def test_defaults_are_those_of_the_operator() -> None:
     [
         ({"replcas": 3}, "replcas"),
         ({"image": {"tg": "1"}}, "tg"),
-        ({"watchNamespaces": ["a"]}, "watchNamespaces"),
+        ({"watchNamespaces": ["Team A"]}, "Team A"),
+        ({"watchNamespaces": "a,b"}, "a,b"),
+        ({"watchNamespaces": ["a", "a"]}, "non-unique"),
         ({"pools": {"saas": {"gateway": {"enabeld": True}}}}, "enabeld"),
         ({"tenants": {"alice": {"poolref": {"name": "saas"}}}}, "poolref"),
         ({"tenants": {"Alice": {"poolRef": {"name": "saas"}}}}, "Alice"),

@@ -117,7 +117,8 @@ class Api:
         self.merged: list[tuple[str, Manifest]] = []
         self.gone = False
 
-    async def list_pages(self, kind: Kind, *, selector: str = "") -> AsyncIterator[Manifest]:
+    async def list_pages(self, kind: Kind, *, namespace: str, selector: str = "") -> AsyncIterator[Manifest]:
+        assert namespace == ""
         if kind in self.refuses:
             raise Forbidden(f"list {kind.path()}", 403, "Forbidden", "nodes is forbidden")
         for node in self.nodes if kind == NODE else ():

@@ -21,6 +21,13 @@ from tests.unit.cluster.test_lease import Api, Leading, Store, end
 NAME = "copilot-operator"
 
 
+def told_of(namespace: str) -> str:
+    return (
+        f"another copilot-operator acts in this cluster, in namespace {namespace}. Keep one of the two, or give each "
+        f"namespaces of its own to watch: this one serves all of them"
+    )
+
+
 class Cluster:
     """Leases of one name in several namespaces."""
 
@@ -62,7 +69,7 @@ async def test_the_second_installation_waits_says_why_and_takes_over_when_the_fi
     await asyncio.sleep(1)
     two = asyncio.create_task(second.hold(leading))
     await asyncio.sleep(60)
-    assert (first.valid(), first.rival, second.valid(), second.rival) == (True, "", False, "a")
+    assert (first.valid(), first.rival, second.valid(), second.rival) == (True, "", False, told_of("a"))
     assert cluster.stores["b"].lease is None, "it writes nothing"
     await end(one)
     await asyncio.sleep(2 * RETRY_S)

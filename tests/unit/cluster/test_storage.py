@@ -32,7 +32,15 @@ async def test_a_claim_grows_where_its_own_class_says_so(name: str | None, grows
         **{"grows": {"allowVolumeExpansion": True}, "says-no": {"allowVolumeExpansion": False}, "says-nothing": {}}
     )
     spec = {} if name is None else {"storageClassName": name}
-    assert await StorageClasses(cast(KubeApi, api)).lets_grow({"spec": spec}) is grows
+    assert (await StorageClasses(cast(KubeApi, api)).of({"spec": spec})).grows is grows
+
+
+async def test_where_classes_may_not_be_read_nobody_asks_and_nothing_is_made_up() -> None:
+    nobody = StorageClasses(cast(KubeApi, None), readable=False)
+    for found in (await nobody.look_up(None), await nobody.look_up("fast")):
+        assert (found.access_mode, found.finding, found.known) == ("ReadWriteOnce", None, False)
+    live = await nobody.of({"spec": {"storageClassName": "fast"}})
+    assert (live.grows, live.known) == (False, False)
 
 
 class Defaults(Classes):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copilot_operator.api.crd import RESOURCES, definition
-from copilot_operator.domain.fitness import Difference, difference, too_old
+from copilot_operator.domain.fitness import Difference, as_published, difference, too_old
 
 OURS = definition(RESOURCES[0])
 
@@ -50,6 +50,32 @@ def test_crds_of_this_version_are_neither_older_nor_newer() -> None:
     for resource in RESOURCES:
         ours = definition(resource)
         assert difference(copy.deepcopy(ours), ours) == Difference(ours["metadata"]["name"])
+
+
+def published(crd: dict[str, Any]) -> dict[str, Any]:
+    """As an API server publishes it (OpenAPI v3), beside the kinds that come with it."""
+    names, version = crd["spec"]["names"], crd["spec"]["versions"][0]["name"]
+    kind = {"group": crd["spec"]["group"], "version": version, "kind": names["kind"]}
+    found = copy.deepcopy(schema(crd)) | {"x-kubernetes-group-version-kind": [kind]}
+    found["properties"]["metadata"] = {"allOf": [{"$ref": "#/components/schemas/ObjectMeta"}]}
+    of_list = {"x-kubernetes-group-version-kind": [kind | {"kind": names["listKind"]}]}
+    return {"ObjectMeta": {"type": "object"}, f"{kind['kind']}List": of_list, kind["kind"]: found}
+
+
+def test_what_is_published_of_the_crds_tells_of_which_version_they_are() -> None:
+    schemas: dict[str, Any] = {}
+    for resource in RESOURCES:
+        assert as_published(schemas, definition(resource)) is None, "the CRD is missing"
+        schemas |= published(definition(resource))
+    for resource in RESOURCES:
+        ours = definition(resource)
+        live = as_published(schemas, ours)
+        assert live
+        assert difference(live, ours) == Difference(ours["metadata"]["name"])
+        spec = schemas[resource.kind]["properties"]["spec"]["properties"]
+        spec["toCome"] = spec.pop(next(iter(spec)))
+        assert difference(live, ours).more[0] == "spec.toCome"
+        assert difference(live, ours).lacks
 
 
 @given(field=st.sampled_from(sorted(set(holders(schema(OURS))))))

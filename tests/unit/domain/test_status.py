@@ -459,6 +459,12 @@ def test_a_volume_that_does_not_grow_is_told_of_and_its_server_runs_on() -> None
         "storage.size is 20Gi, and the volume stays at 10Gi: StorageClass '' has no allowVolumeExpansion: true. Set "
         "that, if its provisioner can, or go back to the former size"
     )
+    unknown = report(replace(smaller, storage=Storage(grows=False, known=False)))
+    assert condition(unknown.status, "StorageReady") == ("True", "VolumeDoesNotGrow")
+    assert storage_message(unknown.status) == (
+        "storage.size is 20Gi, and the volume stays at 10Gi: the operator may not read whether StorageClass '' lets it "
+        "grow. If it does, set spec.resources.requests.storage of claim copilot-alice yourself"
+    )
     assert claim(smaller)["spec"]["resources"]["requests"]["storage"] == "10Gi"
     assert claim(replace(smaller, storage=Storage()))["spec"]["resources"]["requests"]["storage"] == "20Gi"
 
