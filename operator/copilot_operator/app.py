@@ -369,7 +369,7 @@ class Operator:
         while True:
             await asyncio.sleep(self.others.every_s)
             try:
-                await self.lease.alone()
+                self.lease.hears_of(await self.others.keep())
             except ApiError as error:
                 log.warning("can't see whether another installation acts", extra={"error": str(error)})
 

@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -54,12 +53,6 @@ def test_chart_and_kustomize_make_the_same(directory: str) -> None:
     assert ours.keys() - ONLY_IN_BASE == charts.keys()
     for name, obj in charts.items():
         assert ours[name] == obj, name
-
-
-@pytest.mark.parametrize("directory", VALUES)
-def test_what_is_built_is_valid(directory: str) -> None:
-    for obj in built(MANIFESTS / directory).values():
-        kubernetes_validate.validate(obj, "1.37", strict=True)
 
 
 def test_agents_run_from_the_image_that_somebody_has_set(tmp_path: Path) -> None:

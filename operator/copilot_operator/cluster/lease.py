@@ -40,7 +40,7 @@ class Lease:
     ) -> None:
         self._api, self._namespace, self._name, self.identity = api, namespace, name, identity
         self._acting = acting or _nobody
-        self.rival = ""  # the installation that keeps us from acting, as it is told
+        self.rival = ""  # another installation that acts, as it is told
         self._seen: tuple[object, ...] = ()
         self._seen_at = 0.0
         self._renewed_at = float("-inf")
@@ -76,7 +76,7 @@ class Lease:
             return False
         try:
             async with asyncio.timeout(RENEW_DEADLINE_S):
-                alone = await self.alone()
+                alone = await self._alone()
         except (ApiError, TimeoutError) as error:
             log.warning("can't see whether another installation acts", extra={"error": str(error)})
             alone = False
@@ -84,13 +84,15 @@ class Lease:
             await self._release()
         return alone and self.valid()
 
-    async def alone(self) -> bool:
-        """Whether no other installation acts; logged once. Raises an ApiError."""
-        rival = await self._acting()
+    async def _alone(self) -> bool:
+        return not self.hears_of(await self._acting())
+
+    def hears_of(self, rival: str) -> str:
+        """Remember what is told of another installation, and log it once."""
         if rival and rival != self.rival:
             log.error(rival)
         self.rival = rival
-        return not rival
+        return rival
 
     async def _renew(self) -> None:
         while True:
@@ -123,7 +125,7 @@ class Lease:
         try:
             lease = await self._api.get(LEASE, self._namespace, self._name)
         except Absent:
-            if not await self.alone():
+            if not await self._alone():
                 return False
             metadata = {"name": self._name, "namespace": self._namespace}
             fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": self._spec({})}
@@ -132,7 +134,7 @@ class Lease:
         self.holder = spec.get("holderIdentity") or ""
         if not self._may_take(spec):
             return False
-        if spec.get("holderIdentity") != self.identity and not await self.alone():
+        if spec.get("holderIdentity") != self.identity and not await self._alone():
             return False
         return await self._won(self._api.replace(LEASE, self._renewed(lease)))
 

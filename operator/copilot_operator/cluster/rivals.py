@@ -25,12 +25,18 @@ TRIES: Final = 3
 
 
 class Others(Protocol):
-    """``every_s``: how often one who acts looks for others, in seconds."""
+    """Both methods say who else acts where we would, and what to do about it; "" if nobody does. Both raise ApiErrors.
+
+    ``every_s``: how often one who acts looks for others, in seconds.
+    """
 
     every_s: float
 
     async def acting(self) -> str:
-        """Who else acts where we would, and what to do about it; "" if nobody does. Raises an ApiError."""
+        """Asked before one begins."""
+
+    async def keep(self) -> str:
+        """Asked while one acts."""
 
 
 @dataclass
@@ -71,12 +77,15 @@ class Rivals:
             f"each namespaces of its own to watch: this one serves all of them"
         )
 
+    async def keep(self) -> str:
+        return await self.acting()
+
 
 @dataclass
 class Marks:
     """Of an installation that serves some namespaces, ``watched``; ``namespace`` is its own.
 
-    Who looks renews its own, which proves that the watches of them are alive.
+    That marks are renewed proves that the watches of them are alive.
     """
 
     api: KubeApi
@@ -86,35 +95,61 @@ class Marks:
     _holders: Holders = field(default_factory=Holders)
 
     async def acting(self) -> str:
-        return next(filter(None, await asyncio.gather(*map(self._renew, self.watched))), "")
+        """Mark all namespaces if none is another's; one by one, so that of two who begin at once one gets on."""
+        found = await asyncio.gather(*map(self._look, self.watched))
+        if rival := next((_told(namespace, holder) for namespace, _, holder in found if holder), ""):
+            return rival  # and what nobody serves yet stays free
+        for namespace, live, _ in found:
+            if rival := await self._mark(namespace, live):
+                return rival
+        return ""
 
-    async def _renew(self, namespace: str) -> str:
-        for _ in range(TRIES - 1):
-            try:
-                return await self._try(namespace)
-            except Conflict:
-                continue  # another replica of ours, or an installation that starts as we do
-            except Ending:
-                return ""
-        return await self._try(namespace)
+    async def keep(self) -> str:
+        """Of one who acts: every mark is renewed that another has not taken meanwhile."""
+        found = await asyncio.gather(*map(self._look, self.watched))
+        taken = [_told(namespace, holder) for namespace, _, holder in found if holder]
+        free = [self._mark(namespace, live) for namespace, live, holder in found if not holder]
+        return next(filter(None, [*taken, *await asyncio.gather(*free)]), "")
 
-    async def _try(self, namespace: str) -> str:
+    async def _look(self, namespace: str) -> tuple[str, Manifest | None, str]:
+        """A namespace, its mark if it has one, and who else has set it."""
         try:
             live = await self.api.get(LEASE, namespace, MARK)
         except Absent:
-            metadata = {"name": MARK, "namespace": namespace}
-            fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": self._spec()}
-            await self.api.create(LEASE, namespace, fresh)
-            return ""
+            return namespace, None, ""
         holder = self._holders.of(live)
-        if holder and holder != self.namespace:
-            return (
-                f"another copilot-operator acts in namespace {namespace}: its Lease is held by {holder}. "
-                f"Take the namespace from those that one of the two watches"
-            )
-        await self.api.replace(LEASE, live | {"spec": self._spec()})
-        return ""
+        return namespace, live, "" if holder == self.namespace else holder
+
+    async def _mark(self, namespace: str, live: Manifest | None) -> str:
+        """Set it as it was looked at; "" if it is ours, else who was faster."""
+        for _ in range(TRIES):
+            try:
+                await self._set(namespace, live)
+                return ""
+            except Ending:
+                return ""
+            except Conflict as error:  # another replica of ours, or an installation that begins as we do
+                conflict = error
+            _, live, holder = await self._look(namespace)
+            if holder:
+                return _told(namespace, holder)
+        raise conflict
+
+    async def _set(self, namespace: str, live: Manifest | None) -> None:
+        if live:
+            await self.api.replace(LEASE, live | {"spec": self._spec()})
+            return
+        metadata = {"name": MARK, "namespace": namespace}
+        fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": self._spec()}
+        await self.api.create(LEASE, namespace, fresh)
 
     def _spec(self) -> Manifest:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {"holderIdentity": self.namespace, "leaseDurationSeconds": MARK_S, "renewTime": moment}
+
+
+def _told(namespace: str, holder: str) -> str:
+    return (
+        f"another copilot-operator acts in namespace {namespace}: its Lease is held by {holder}. "
+        f"Take the namespace from those that one of the two watches"
+    )

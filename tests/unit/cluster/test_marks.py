@@ -87,7 +87,7 @@ class Installation:
         try:
             while True:
                 await asyncio.sleep(self.others.every_s)
-                await self.lease.alone()
+                self.lease.hears_of(await self.others.keep())
         finally:
             self.acting -= 1
 
@@ -128,6 +128,19 @@ async def test_where_two_meet_the_second_says_so_waits_and_follows_the_first() -
 
 
 @pytest.mark.looptime
+async def test_who_waits_keeps_nothing_from_a_third() -> None:
+    cluster = Cluster()
+    one, two, three = (cluster.installation(own, *served) for own, served in (("x", "b"), ("y", "ab"), ("z", "a")))
+    tasks = []
+    for each in (one, two, three):
+        tasks.append(each.start())
+        await asyncio.sleep(20)
+    assert (one.acting, two.acting, three.acting) == (1, 0, 1)
+    for task in tasks:
+        await end(task)
+
+
+@pytest.mark.looptime
 async def test_another_replica_of_the_same_installation_follows_at_once() -> None:
     cluster = Cluster()
     one, two = cluster.installation("x", "a"), cluster.installation("x", "a", replica=2)
@@ -165,6 +178,25 @@ async def test_who_serves_all_namespaces_and_was_first_says_that_another_has_com
     assert "acts in this cluster, in namespace x." in all_of_them.lease.rival
     await end(first)
     await end(second)
+
+
+@pytest.mark.looptime
+async def test_who_takes_a_mark_stops_nobody_who_acts() -> None:
+    cluster = Cluster()
+    one = cluster.installation("x", "a", "b")
+    task = one.start()
+    await asyncio.sleep(60)
+    store = cluster.stores["a", MARK]
+    for number in range(60):
+        live = store.read()
+        spec = live["spec"] | {"holderIdentity": "mallory", "renewTime": str(number), "leaseDurationSeconds": 3600}
+        store.write(live | {"spec": spec}, create=False)
+        await asyncio.sleep(5)
+    assert (one.acting, one.lease.valid()) == (1, True)
+    assert "its Lease is held by mallory" in one.lease.rival
+    assert cluster.holder("b") == "x"
+    assert cluster.stores["b", MARK].version > 30, "the others are renewed all the same"
+    await end(task)
 
 
 @pytest.mark.looptime
@@ -225,7 +257,7 @@ def test_installations_that_meet_never_both_begin_and_one_does_in_the_end(
         for one in both:
             tasks.append(asyncio.create_task(compete(one)))
             await asyncio.sleep(later)
-        await asyncio.sleep(300)
+        await asyncio.sleep(200)
         meet = bool(watched[0] & watched[1])
         assert sum(each.acting for each in both) == (1 if meet else 2)
         assert most[0] == (1 if meet else 2)
