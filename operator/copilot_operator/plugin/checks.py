@@ -15,6 +15,7 @@ from copilot_operator.domain.fitness import too_old
 from copilot_operator.domain.manifest import Manifest, annotations_of
 from copilot_operator.domain.secrets import as_observed
 from copilot_operator.plugin.errors import PluginError
+from copilot_operator.settings import NAMESPACES
 
 Answer: TypeAlias = Any  # documents, or the PluginError that came instead
 
@@ -160,8 +161,24 @@ def operator(answer: Answer) -> Iterator[Check]:
             yield Check(name, Level.WARN, found, way_out)
         else:
             yield Check(name, Level.OK, found)
-    if len(answer) > 1:
-        yield Check(name, Level.WARN, f"{len(answer)} installations", "Keep one: only one of them acts")
+    if shared := _shared(answer):
+        found = f"{len(answer)} installations serve {shared}"
+        yield Check(name, Level.WARN, found, "Only one of them acts: keep one, or give each namespaces of its own")
+
+
+def _shared(deployments: Sequence[Manifest]) -> str:
+    """What two installations serve both, "" if each has namespaces of its own."""
+    seen: set[str] = set()
+    for deployment in deployments:
+        (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
+        said = (each.get("value") for each in container.get("env") or () if each["name"] == NAMESPACES)
+        names = {name.strip() for name in (next(said, None) or "").split(",")} - {""}
+        if not names and len(deployments) > 1:
+            return "all namespaces"
+        if both := sorted(seen & names):
+            return f"namespace {both[0]}"
+        seen |= names
+    return ""
 
 
 def rights(answer: Answer, where: str) -> Iterator[Check]:

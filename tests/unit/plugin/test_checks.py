@@ -68,6 +68,22 @@ def test_the_operator_runs_once_and_from_which_image() -> None:
     assert levels(checks.operator([operator(2), operator(2)]))[-1] is Level.WARN
 
 
+def serving(namespaces: str) -> dict[str, Any]:
+    found = operator(2)
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    container["env"] = [{"name": "COPILOT_OPERATOR_WATCH_NAMESPACES", "value": namespaces}]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lists", "meet"), [(("a,b", "c"), ""), (("a,b", "b,c"), "namespace b"), (("a", ""), "all namespaces")]
+)
+def test_installations_with_namespaces_of_their_own_are_no_trouble(lists: tuple[str, str], meet: str) -> None:
+    found = list(checks.operator([serving(each) for each in lists]))
+    assert levels(found[:2]) == [Level.OK, Level.OK]
+    assert [each.found for each in found[2:]] == ([f"2 installations serve {meet}"] if meet else [])
+
+
 def test_a_right_that_is_missing_is_named_with_what_needs_it() -> None:
     reviews = [{"status": {"allowed": True}} for _ in RIGHTS]
     assert levels(checks.rights(reviews, "namespace team")) == [Level.OK]
