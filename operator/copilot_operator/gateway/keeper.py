@@ -14,6 +14,7 @@ Those who own a session tell each other, by events that reach nobody else and ar
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,7 @@ MOST_S: Final = 1800.0  # without any event: a turn that waits for a person who 
 MOST_KEPT: Final = 1000
 ME: Final = secrets.token_hex(8)  # says which gateway keeps a session
 CALL_S: Final = 10.0
+AGAIN_S: Final = 2.0  # by then whoever attaches to a session as its last client leaves has done so
 
 Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
@@ -119,6 +121,10 @@ class Keeper:
             self._attaching.add(id)
             self._start(self._attach(id, loaded))
 
+    def leave(self, id: str) -> None:
+        """Nobody needs a session any more: gateways that keep it, if it is idle, need not wait for a client."""
+        self._start(self._say_left(id))
+
     def event(self, body: bytes) -> None:
         """A ``session.event`` over the utility link."""
         head = wire.event_head(body)
@@ -201,6 +207,16 @@ class Keeper:
         except ServerError as error:
             self._forget(id)
             log.debug("cannot let go of a session: %s", error)
+        else:
+            await self._say_left(id)
+
+    async def _say_left(self, id: str) -> None:
+        """Twice: who attaches just now owns it too late to hear it the first time, and may even have loaded it anew."""
+        with contextlib.suppress(ServerError):  # as a rule: it is not loaded
+            await self._call("session.log", owners.said(id, owners.LEFT))
+        await asyncio.sleep(AGAIN_S)
+        with contextlib.suppress(ServerError):
+            await self._call("session.log", owners.said(id, owners.LEFT))
 
     async def _tell(self, id: str, what: str) -> None:
         await self._call("session.log", owners.said(id, what, ME))

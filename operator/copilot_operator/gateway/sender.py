@@ -272,7 +272,7 @@ class Sender:
         """The last client leaves the idle session."""
         server = self._around.server(link.server)
         if slot.session.bounds.kept_s and server is not None:
-            server.leave(slot.server_id)
+            server.keeper.leave(slot.server_id)
 
     def answer_server(self, slot: Slot, reverse: Reverse, reply: Reply) -> None:
         """Answer what a server asked."""

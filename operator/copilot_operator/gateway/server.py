@@ -18,7 +18,6 @@ from copilot_operator.gateway.loads import Attachment
 from copilot_operator.gateway.locks import Locks
 from copilot_operator.gateway.openings import Openings
 from copilot_operator.gateway.permits import Holders, Permits
-from copilot_operator.rpc import owners
 from copilot_operator.rpc.errors import METHOD_NOT_FOUND, ProtocolError, ServerError
 
 log = logging.getLogger(__name__)
@@ -108,18 +107,11 @@ class Server:
         if id in self.keeper.ephemeral:
             self.openings.opens(id)
 
-    def leave(self, id: str) -> None:
-        """Nobody needs a session here any more: gateways that keep it, if it is idle, need not wait for a client.
-
-        Said over the utility link: the CLI drops what came over a connection that is closed just then.
-        """
-        self.utility.request("session.log", owners.said(id, owners.LEFT), lambda *_: None)
-
     async def release(self, id: str) -> bool:
         """Have a session given up for another server; False: not yet, ask again."""
         if await self.permits.release(id):
             return True
-        self.leave(id)  # one that keeps it may not have heard that its client left, or have come after it
+        self.keeper.leave(id)  # one that keeps it may not have heard that its client left, or have come after it
         return False
 
     async def call(self, method: str, params: dict[str, Any], *, timeout_s: float = LIST_S) -> Any:

@@ -44,6 +44,7 @@ class Bed:
         self.going: set[str] = set()  # about to be unloaded
         self.attached: set[str] = set()
         self.told: list[tuple[str, str]] = []
+        self.left: list[str] = []  # of which it was said that nobody needs them
         self.fails = False
         self.on_told: Callable[[str], None] = lambda what: None
         self.meanwhile: Callable[[], None] = lambda: None  # while it is asked whether a session works
@@ -62,6 +63,10 @@ class Bed:
                 self.attached.add(id)
             case "session.detach":
                 self.attached.remove(id)
+            case "session.log" if id not in self.loaded:
+                raise RpcError(method, -32603, f"Session not found for sessionId: {id}")
+            case "session.log" if params["type"] == owners.LEFT:
+                self.left.append(id)
             case "session.log":
                 assert (params["message"], params["ephemeral"]) == (module.ME, True)
                 assert id in self.attached, "owners only are heard"
@@ -205,6 +210,26 @@ async def test_it_is_let_go_as_soon_as_it_is_known_to_be_idle_if_nobody_was_ther
     await settled()
     assert bed.told[0] == ("a", owners.KEPT)
     assert bed.attached == ({"a"} if works else set())
+
+
+@pytest.mark.looptime
+async def test_who_attached_as_the_last_one_left_is_told_that_nobody_is_there() -> None:
+    bed = Bed()
+    bed.loaded = {"a"}
+    bed.keeper.leave("a")
+    await asyncio.sleep(2 * module.AGAIN_S)
+    assert bed.left == ["a", "a"]
+
+
+@pytest.mark.looptime
+async def test_who_loads_what_a_keeper_let_go_of_last_is_told_that_nobody_is_there() -> None:
+    bed = Bed()
+    bed.loaded = {"a"}
+    await bed.kept("a")
+    await bed.swept_after(module.REST_S + 5)
+    bed.left.clear()
+    await asyncio.sleep(2 * module.AGAIN_S)
+    assert bed.left == ["a"]
 
 
 async def test_one_that_never_worked_is_let_go_after_a_rest() -> None:
