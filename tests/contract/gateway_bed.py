@@ -118,7 +118,8 @@ class Gateway:
 
     def __init__(self, directory: Path) -> None:
         self.config, self.log = directory / "config", directory / "gateway.log"
-        self.port, self.admin_port = free_port(), free_port()
+        self.tls = directory / "tls"  # has it listen with TLS, too, if there is such a directory when it starts
+        self.port, self.admin_port, self.tls_port = free_port(), free_port(), free_port()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -143,6 +144,8 @@ class Gateway:
     async def start(self) -> None:
         """Start and return when it takes connections."""
         command = gateway_command(self.config, f"{HOST}:{self.port}", f"{HOST}:{self.admin_port}")
+        if self.tls.exists():
+            command += ["--tls", str(self.tls), "--tls-listen", f"{HOST}:{self.tls_port}"]
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=subprocess.DEVNULL, stdout=output, stderr=output

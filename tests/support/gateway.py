@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,8 +37,9 @@ class RawClient:
         self._reading = asyncio.create_task(self._read())
 
     @staticmethod
-    async def open(host: str, port: int) -> "RawClient":
-        return RawClient(*await asyncio.open_connection(host, port))
+    async def open(host: str, port: int, *, tls: ssl.SSLContext | None = None, name: str | None = None) -> "RawClient":
+        """With ``tls``: whoever answers must show a certificate for ``name``."""
+        return RawClient(*await asyncio.open_connection(host, port, ssl=tls, server_hostname=name))
 
     async def connect(self, token: str = "t") -> dict[str, Any]:
         """The reply to ``connect``."""

@@ -21,6 +21,7 @@ class ClientConnection(asyncio.Protocol):
     """One client. ``peer`` is the address it came from, without port."""
 
     __slots__ = (
+        "_arrived",
         "_bounds",
         "_frame_timer",
         "_frame_until",
@@ -40,7 +41,7 @@ class ClientConnection(asyncio.Protocol):
     )
 
     def __init__(self, house: House, bounds: Bounds) -> None:
-        self.authenticated = False
+        self.authenticated = self._arrived = False
         self.peer = ""
         self.why_closed = ""  # by us; "" if the client went by itself
         self._house, self._bounds = house, bounds
@@ -90,15 +91,22 @@ class ClientConnection(asyncio.Protocol):
             self.why_closed = self.why_closed or why
             self._transport.abort()
 
+    def arrives(self, peer: str) -> bool:
+        """Have it counted, who comes with TLS from the beginning of its handshake; False: there is no room.
+
+        ``connection_lost`` must follow in either case.
+        """
+        self.peer, self._arrived = peer, True
+        return self._house.came(self)
+
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
-        address = transport.get_extra_info("peername")
-        self.peer = str(address[0]) if isinstance(address, tuple) else ""
         self._transport, self._unsent = transport, Outbox(self._round, transport)
         transport.set_write_buffer_limits(high=self._bounds.unread)
-        if not self._house.came(self):
+        address = transport.get_extra_info("peername")
+        if not self._arrived and not self.arrives(str(address[0]) if isinstance(address, tuple) else ""):
             self.abort("no room")
             return
         self._handshake_timer = self._loop.call_later(self._bounds.handshake_s, self.abort, "no handshake")

@@ -4,10 +4,11 @@ import argparse
 import asyncio
 import logging
 import signal
+import ssl
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -21,7 +22,11 @@ from copilot_operator.gateway.holders import Pods, PodsFile, Unasked
 from copilot_operator.gateway.house import Bounds
 from copilot_operator.gateway.hub import Hub
 from copilot_operator.gateway.metrics import Metrics
+from copilot_operator.gateway.tls import TlsListener
 from copilot_operator.json_lines import log_json
+
+if TYPE_CHECKING:
+    from copilot_operator.gateway.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,7 @@ class Gateway:
     """A gateway that runs; ``listen`` and ``admin_at`` are host and port.
 
     ``directory`` holds its configuration, or, with ``settings`` (the name of its Secret), is where that is kept.
+    ``tls`` is the directory of a certificate, shown at ``tls_listen``; without one there is no such listener.
     """
 
     def __init__(
@@ -44,15 +50,19 @@ class Gateway:
         admin_at: tuple[str, int],
         drain_s: float = DRAIN_S,
         settings: str | None = None,
+        tls: Path | None = None,
+        tls_listen: tuple[str, int] = ("0.0.0.0", 4443),
     ) -> None:
         self._directory, self._listen, self._admin_at = directory, listen, admin_at
         self._drain_s, self._settings = drain_s, settings
-        self.port = self.admin_port = 0
+        self._tls_listen = tls_listen
+        self.port = self.tls_port = self.admin_port = 0
         self._draining = False
         self._hub: Hub | None = None
         self._pods: Pods = Unasked() if settings else PodsFile(directory)
         self._changed = asyncio.Event()
         self.metrics = Metrics()
+        self._certificate = self._certificate_of(tls) if tls else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop``, then until no turn runs or the time for that is over. Raises ConfigError, OSError."""
@@ -77,16 +87,46 @@ class Gateway:
         front = await loop.create_server(lambda: ClientConnection(hub, bounds), host, port, backlog=_BACKLOG)
         self.port = front.sockets[0].getsockname()[1]
         log.info("listening on port %d", self.port)
-        sweeping = asyncio.create_task(self._sweep(hub))
+        serving = [asyncio.create_task(self._sweep(hub))]
+        if self._certificate:
+            serving.append(asyncio.create_task(self._listen_with_tls(self._certificate, hub, bounds).run()))
         try:
             await stop.wait()
             self._draining = True
             front.close()
+            for each in serving[1:]:
+                each.cancel()
             await self._drain(hub)
         finally:
-            sweeping.cancel()
+            for each in serving:
+                each.cancel()
             front.close()
             hub.end()
+
+    def _listen_with_tls(self, certificate: "Certificate", hub: Hub, bounds: Bounds) -> TlsListener:
+        def context() -> ssl.SSLContext | None:
+            return certificate.pair.context if certificate.pair else None
+
+        listener = TlsListener(hub, bounds, context, *self._tls_listen)
+        self.tls_port = listener.port
+        log.info("listening with TLS on port %d", listener.port)
+        return listener
+
+    def _certificate_of(self, directory: Path) -> "Certificate":
+        from copilot_operator.gateway.certificate import Certificate  # what it imports takes 7 MiB
+
+        certificate = Certificate(directory, self._certificate_changed)
+        self.metrics.certificate_ends.set_function(lambda: certificate.pair.not_after if certificate.pair else 0.0)
+        self.metrics.certificate_begins.set_function(lambda: certificate.pair.not_before if certificate.pair else 0.0)
+        certificate.look()
+        return certificate
+
+    def _certificate_changed(self, fault: str | None) -> None:
+        if fault:
+            self.metrics.certificates_refused.inc()
+            log.error("certificate not used: %s", fault)
+        else:
+            log.info("new certificate")
 
     async def _feed(self) -> None:
         assert self._settings
@@ -139,7 +179,8 @@ class Gateway:
 
     async def _tell_tenants(self, asked: admin.Asked) -> Any:
         assert self._hub
-        return {"tenants": self._hub.numbers(), "waits": self._hub.holders.waiting(), "active": self._hub.busy}
+        told = {"tenants": self._hub.numbers(), "waits": self._hub.holders.waiting(), "active": self._hub.busy}
+        return told | ({"tls": self._certificate.document()} if self._certificate else {})
 
     async def _tell_servers(self, asked: admin.Asked) -> Any:
         assert self._hub
@@ -175,6 +216,8 @@ class Gateway:
                     hub.reload(Config.read(self._directory))
             except ConfigError as error:
                 log.error("configuration not used: %s", error)
+            if self._certificate:
+                self._certificate.look()
             hub.sweep()
 
 
@@ -185,6 +228,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--settings", metavar="SECRET", help="in a cluster, instead of --config: the pool's Secret")
     parser.add_argument("--cache", type=Path, help="with --settings: directory for what was read last")
     parser.add_argument("--listen", type=_address, default=("0.0.0.0", 4321), metavar="HOST:PORT")
+    parser.add_argument("--tls", type=Path, metavar="DIRECTORY", help="of tls.crt and tls.key: listen with TLS, too")
+    parser.add_argument("--tls-listen", type=_address, default=("0.0.0.0", 4443), metavar="HOST:PORT")
     parser.add_argument("--admin", type=_address, default=("0.0.0.0", 4322), metavar="HOST:PORT")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_S, help="for turns that run when it is to end")
@@ -202,7 +247,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _serve(directory: Path, given: argparse.Namespace) -> None:
-    gateway = Gateway(directory, given.listen, given.admin, given.drain_seconds, given.settings)
+    gateway = Gateway(
+        directory, given.listen, given.admin, given.drain_seconds, given.settings, given.tls, given.tls_listen
+    )
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)

@@ -28,7 +28,7 @@ class Fault(StrEnum):
     LOST = "Lost"  # a server ended with an answer or a turn outstanding
     SERVER = "Server"  # an error reply of a server
     TURN = "Turn"  # a turn that ended with session.error
-    DOOR = "Door"  # no protocol, half a frame, nothing read
+    DOOR = "Door"  # no TLS, no protocol, half a frame, nothing read
 
 
 class _Requests(Collector):
@@ -63,6 +63,18 @@ class Metrics:
         self.kept = gauge("kept_sessions", "Sessions that are kept alive for clients of other gateways")
         self.loaded = gauge("loaded_sessions", "Sessions that are loaded on a server")
         self.active = gauge("active_sessions", "Sessions that have a turn in flight or wait for their client")
+        self.certificate_ends = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate of the TLS listener ends (Unix time); 0 if it has none",
+        )
+        self.certificate_begins = gauge(
+            "certificate_start_timestamp_seconds", "When it began (Unix time); 0 if there is none"
+        )
+        self.certificates_refused = Counter(
+            "copilot_gateway_certificates_refused",
+            "Certificates that were not used: missing, unreadable, with another one's key, or expired",
+            registry=self.registry,
+        )
         self.moved = Counter(
             "copilot_gateway_sessions_moved",
             "Idle sessions unloaded for a server that has fewer (storage.mode: Shared)",
