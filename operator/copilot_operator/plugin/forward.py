@@ -10,7 +10,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from copilot_operator.domain.kinds import POD
@@ -24,6 +25,9 @@ AGAIN_S: Final = 0.5
 END_S: Final = 3.0
 CONNECT_S: Final = 10.0
 CHUNK: Final = 64 * 1024
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Way = Callable[[], AbstractAsyncContextManager[Streams]]
+
 LISTENS: Final = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) ")
 
 
@@ -42,11 +46,23 @@ async def forwarded(kube: Kubectl, endpoint: Endpoint, *, patience_s: float = 0.
         reading.cancel()
 
 
-class Relay:
-    """Listens on a local port; every connection is led to the endpoint by a forward of its own."""
+@contextlib.asynccontextmanager
+async def connected(kube: Kubectl, endpoint: Endpoint) -> AsyncIterator[Streams]:
+    """A connection to the endpoint by a forward of its own, as long as the block lasts. Raises PluginError, OSError."""
+    async with forwarded(kube, endpoint, patience_s=PATIENCE_S) as port:
+        async with asyncio.timeout(CONNECT_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
 
-    def __init__(self, kube: Kubectl, endpoint: Endpoint) -> None:
-        self._kube, self._endpoint = kube, endpoint
+
+class Relay:
+    """Listens on a local port; every connection is led on by one that ``way`` opens."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -75,8 +91,8 @@ class Relay:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with forwarded(self._kube, self._endpoint, patience_s=PATIENCE_S) as port:
-                await _join(reader, writer, port)
+            async with self._way() as there:
+                await join((reader, writer), there)
         except PluginError as error:
             print(f"connection not led on: {error}", file=sys.stderr, flush=True)
         except OSError as error:
@@ -124,20 +140,16 @@ async def _start_once(kube: Kubectl, endpoint: Endpoint) -> tuple[asyncio.subpro
         raise
 
 
-async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    async with asyncio.timeout(CONNECT_S):
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+async def join(here: Streams, there: Streams) -> None:
+    """Carry both ways until either side ends."""
+    both = (asyncio.create_task(_pipe(here[0], there[1])), asyncio.create_task(_pipe(there[0], here[1])))
     try:
-        both = (asyncio.create_task(_pipe(reader, there_writer)), asyncio.create_task(_pipe(there_reader, writer)))
-        try:
-            # An end of either direction is the end: no CLI and no SDK goes on with half a connection.
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in both:
-                each.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+        # the end of one direction is that of both: no CLI and no SDK goes on with half a connection
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        there_writer.close()
+        for each in both:
+            each.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

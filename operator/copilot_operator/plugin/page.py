@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import click
@@ -12,7 +13,7 @@ from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import MANAGED_BY, NAME_LABEL
 from copilot_operator.plugin.endpoint import Endpoint
 from copilot_operator.plugin.errors import KubectlError, PluginError
-from copilot_operator.plugin.forward import Relay, forwarded, until_told
+from copilot_operator.plugin.forward import Relay, connected, forwarded, until_told
 from copilot_operator.plugin.group import command
 from copilot_operator.plugin.kube import Kubectl
 from copilot_operator.plugin.options import kubectl_of
@@ -74,7 +75,7 @@ def _lease(kube: Kubectl, namespace: str) -> Manifest | None:
 async def _serve(kube: Kubectl, endpoint: Endpoint, port: int, opens: bool) -> None:
     async with forwarded(kube, endpoint):
         pass  # what can't be reached is told at once, and not to the first who connects
-    relay = Relay(kube, endpoint)
+    relay = Relay(partial(connected, kube, endpoint))
     address = f"http://{await relay.listen(port)}"
     print(f"{address} is the status page; Ctrl-C ends it", flush=True)
     if opens:

@@ -6,7 +6,10 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import click
 
@@ -15,9 +18,10 @@ from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import server_of
 from copilot_operator.plugin import tables
 from copilot_operator.plugin.conversation import Conversation, Decision
+from copilot_operator.plugin.direct import direct
 from copilot_operator.plugin.endpoint import Endpoint, endpoint_of, is_shared
 from copilot_operator.plugin.errors import PluginError
-from copilot_operator.plugin.forward import Relay, forwarded, until_told
+from copilot_operator.plugin.forward import Relay, Way, connected, forwarded, until_told
 from copilot_operator.plugin.group import command
 from copilot_operator.plugin.kube import Kubectl
 from copilot_operator.plugin.loop import LoopThread
@@ -42,14 +46,32 @@ INTERRUPTED = 130
     name_argument(TENANT, metavar="TENANT"),
     click.option("--port", type=click.IntRange(0, 65535), default=4321, show_default=True, help="Local port; 0: any."),
     click.option("--show-token", is_flag=True, help="Print the tenant's connection token."),
+    click.option("--server", metavar="HOST:PORT", help="Connect there with TLS, and not through the API server."),
+    click.option("--server-name", default="", metavar="NAME", help="What its certificate is for; the Service's name."),
+    click.option(
+        "--ca-file", type=click.Path(path_type=Path), help="Whom to trust (PEM); ca.crt of the pool's Secret."
+    ),
 )
-def connect(ctx: click.Context, name: str, port: int, show_token: bool) -> None:
+def connect(
+    ctx: click.Context,
+    name: str,
+    port: int,
+    show_token: bool,
+    server: str | None,
+    server_name: str,
+    ca_file: Path | None,
+) -> None:
     """A local port that leads to a tenant's endpoint, also when the pod behind it is replaced."""
+    if not server and (server_name or ca_file):
+        raise click.UsageError("--server-name and --ca-file are about --server: name it, too")
     kube = kubectl_of(ctx)
-    endpoint = _endpoint(ctx, kube, name)
+    endpoint, pool = _endpoint_and_pool(ctx, kube, name)
     token = token_of(kube, endpoint) if show_token else ""
+    way: Way = direct(kube, pool, server, server_name, ca_file) if server else partial(connected, kube, endpoint)
+    what = f"{endpoint.what} at {server}, with TLS" if server else endpoint.what
+    at_once = way if server else partial(forwarded, kube, endpoint)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(kube, endpoint, port, token))
+        asyncio.run(_serve(at_once, way, endpoint, what, port, token))
 
 
 @command(
@@ -176,11 +198,16 @@ def _tenant(ctx: click.Context, kube: Kubectl, name: str) -> tuple[str, Manifest
 
 
 def _endpoint(ctx: click.Context, kube: Kubectl, name: str) -> Endpoint:
+    return _endpoint_and_pool(ctx, kube, name)[0]
+
+
+def _endpoint_and_pool(ctx: click.Context, kube: Kubectl, name: str) -> tuple[Endpoint, Manifest]:
     _, tenant, pool = _tenant(ctx, kube, name)
     endpoint = endpoint_of(tenant, pool)
     if endpoint.notice:
         click.echo(f"note: tenant {name} is not Ready: {endpoint.notice}", err=True)
-    return endpoint
+    assert pool, "an endpoint is of a pool"
+    return endpoint, pool
 
 
 @contextlib.contextmanager
@@ -227,13 +254,20 @@ def _converse(conversation: Conversation, talker: Talker, turn_timeout_s: float)
         print(flush=True)
 
 
-async def _serve(kube: Kubectl, endpoint: Endpoint, port: int, token: str) -> None:
-    """Until Ctrl-C or SIGTERM."""
-    async with forwarded(kube, endpoint):
+async def _serve(
+    at_once: Callable[[], AbstractAsyncContextManager[object]],
+    way: Way,
+    endpoint: Endpoint,
+    what: str,
+    port: int,
+    token: str,
+) -> None:
+    """Until Ctrl-C or SIGTERM. ``at_once`` is the way for one who waits for no pod to come."""
+    async with at_once():
         pass  # what can't be reached is told at once, and not to the first who connects
-    relay = Relay(kube, endpoint)
+    relay = Relay(way)
     address = await relay.listen(port)
-    print(f"{address} leads to tenant {endpoint.tenant} ({endpoint.what}); Ctrl-C ends it", flush=True)
+    print(f"{address} leads to tenant {endpoint.tenant} ({what}); Ctrl-C ends it", flush=True)
     print(f"connection token: {token or how_to_get_it(endpoint)}", flush=True)
     await until_told()
     await relay.close()

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from copilot_operator.plugin.endpoint import endpoint_of
 from copilot_operator.plugin.errors import PluginError
-from copilot_operator.plugin.forward import Relay
+from copilot_operator.plugin.forward import Relay, connected
 from copilot_operator.plugin.kube import Kubectl
 from copilot_operator.rpc.ping import ping
 from tests.support.eventually import eventually
@@ -119,7 +120,7 @@ async def test_a_forward_that_fails_says_what_kubectl_said(kubectl: FakeKubectl,
 def relay_of(kubectl: FakeKubectl) -> Relay:
     write(kubectl)
     ann: Object = tenant("ann", ready(), endpoint=ENDPOINT)
-    return Relay(Kubectl(os.environ["KUBECTL"]), endpoint_of(ann, pool("saas")))
+    return Relay(partial(connected, Kubectl(os.environ["KUBECTL"]), endpoint_of(ann, pool("saas"))))
 
 
 def write(kubectl: FakeKubectl) -> None:
