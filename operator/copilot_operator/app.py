@@ -263,7 +263,9 @@ class Operator:
         failures: dict[Owner, Finding] = {}
         credentials = Credentials(api, self.cache, failures)
         bundles = Bundles(api, self._bundle_changed)
-        pools = Pools(api, self.cache, installation, self.rollouts, self.members, credentials, bundles)
+        pools = Pools(
+            api, self.cache, installation, self.rollouts, self.members, credentials, bundles, self.gateways.shown
+        )
         tenants = Tenants(
             api,
             self.cache,

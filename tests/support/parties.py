@@ -16,7 +16,11 @@ from tests.support.snapshots import NAMESPACE, SETTINGS, a_pool_object, a_pool_s
 PROMETHEUS: Final = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 POOLS: Final[dict[str, dict[str, object]]] = {
     "dedicated": {"gateway": {"enabled": True}},
-    "shared": {"isolation": "Shared", "shared": {"replicas": 2}, "gateway": {"enabled": True}},
+    "shared": {
+        "isolation": "Shared",
+        "shared": {"replicas": 2},
+        "gateway": {"enabled": True, "tls": {"secretName": "shared-tls"}},
+    },
     "direct": {},  # without a gateway
 }
 
@@ -53,7 +57,7 @@ OUTSIDE: Final = ("API server", "Internet", "Internet by IPv6")
 OPEN_PODS: Final = ("poses as operator", "application", "pod elsewhere", "Prometheus", "helm test")
 """No policy of ours is about them; nor about what anybody's pods may do who are not ours."""
 
-PORTS: Final = (53, 80, 443, 3128, 4321, 4322, 4323, 6443, 8080)
+PORTS: Final = (53, 80, 443, 3128, 4321, 4322, 4323, 4443, 6443, 8080)
 ALL: Final = frozenset(PORTS)
 DNS: Final = frozenset({53})
 
@@ -107,6 +111,9 @@ def expected(*, operator_has_one: bool) -> Table:
     may(["shared's gateway"], ["shared's server"], 4321, 4322)
     # applications come to gateways, or, where there is none, to servers; and so do all pods of the namespace
     may(("application", "poses as operator"), (*GATEWAYS, "direct's server"), 4321)
+    may(
+        ("application", "poses as operator"), ["shared's gateway"], 4443
+    )  # and the one that has a certificate, with TLS
     # the operator pings servers, has agents drain, asks gateways; who may look does nothing else
     may(["operator"], SERVERS, 4321, 4322)
     may(["operator"], GATEWAYS, 4322)

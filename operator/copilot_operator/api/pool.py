@@ -61,6 +61,12 @@ GATEWAY_STAYS: Final = Rule(
     "gateway.enabled cannot change, because applications hold tokens of one kind or the other: create another pool",
     None,
 )
+TLS_NEEDS_GATEWAY: Final = Rule(
+    "!has(self.tls) || !has(self.enabled) || self.enabled",
+    "leave tls out, or write enabled: true: it is the gateway that speaks TLS",
+    lambda gateway: gateway.tls is None or gateway.enabled,
+    field_path=".tls",
+)
 ISOLATION_STAYS: Final = Rule(
     "self.isolation == oldSelf.isolation",
     "isolation cannot change, because sessions do not move between servers: create another pool",
@@ -247,10 +253,20 @@ class GatewayLimits(Model):
     """Requests that may come at once after a while without any, above requestsPerSecond."""
 
 
+class GatewayTls(Model):
+    """TLS at a port of its own, 4443, beside the one without, which the SDKs need."""
+
+    secret_name: ObjectName
+    """Name of a Secret of the pool's namespace with tls.crt and tls.key (type kubernetes.io/tls), as cert-manager makes
+    it. The certificate must be for NAME.NAMESPACE.svc, NAME being that of the gateway's Service. A change reaches new
+    connections in a minute or two, without a restart; what can't be used takes the place of nothing that can, and the
+    condition CertificateReady tells of it."""
+
+
 class GatewaySpec(Model):
     """The gateway between applications and servers."""
 
-    rules = (GATEWAY_STAYS,)
+    rules = (GATEWAY_STAYS, TLS_NEEDS_GATEWAY)
 
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether applications connect through a gateway, which holds their connections while servers stop, move and start.
@@ -262,6 +278,8 @@ class GatewaySpec(Model):
     go on at another gateway; their clients have to connect again."""
     limits: GatewayLimits = GatewayLimits()
     """What one tenant may ask of one gateway; what is above is refused with an error."""
+    tls: GatewayTls | None = None
+    """Has gateways listen with TLS, too: for kubectl copilot connect --server, and for meshes."""
 
 
 class SharedSpec(Model):

@@ -76,6 +76,7 @@ from copilot_operator.domain.snapshot import (
     Server,
     ServerToken,
     Settings,
+    Shown,
     is_paused,
 )
 from copilot_operator.domain.tenant_tokens import changes_at, code_of, fingerprint, latest, rotated, rotation_of
@@ -108,6 +109,7 @@ class Pools:
     members: Members
     credentials: Credentials
     bundles: Bundles
+    shown: Callable[[str, str], tuple[Shown, ...]] = lambda namespace, pool: ()  # certificates, by its gateways
     specs: dict[str, tuple[str, PoolSpec]] = field(default_factory=dict)  # by UID and resourceVersion
     courses: dict[str, tuple[object, Course]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict, repr=False)  # of a shard
@@ -300,6 +302,7 @@ class Pools:
             changes_at=min((made.changes_at for made in entries.values() if made.changes_at), default=None),
             credential=None if isinstance(own, Finding) else own,
             pods=tuple(self._gateway_pods(namespace, pool)),
+            shown=self.shown(namespace, pool),
         )
         if spec.isolation == "Dedicated":
             return view

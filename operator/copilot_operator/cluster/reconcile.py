@@ -201,7 +201,7 @@ class Reconciler:
                 raise
             return
         self.answers.keep(kind, live, of_status=True)
-        for event in (report.event, report.deletion, report.scaling):
+        for event in (report.event, report.deletion, report.scaling, report.certificate):
             if event:
                 await self._event(raw, event, snapshot.now)
 

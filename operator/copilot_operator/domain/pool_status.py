@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Final
 
 from copilot_operator.api.conditions import Condition
+from copilot_operator.domain.certificate import CONDITION, certificate_row
 from copilot_operator.domain.desired.common import pool_labels
 from copilot_operator.domain.erasure import pending
 from copilot_operator.domain.kinds import DEPLOYMENT
@@ -53,6 +54,7 @@ def pool_report(snapshot: PoolSnapshot, scaled: Decision | None = None) -> Repor
     conditions += _storage(snapshot, generation) + _held(snapshot, generation) + _bundle(snapshot, generation)
     if scaled:
         conditions.append(_row("Scaled", scaled.as_needed, scaled.finding, generation))
+    conditions += _certificate(snapshot, old, generation)
     conditions += [_row(name, value, finding, generation) for name, value, finding in stalled(found)]
     if shared_sessions(snapshot):
         absent = missing(snapshot)
@@ -80,6 +82,7 @@ def pool_report(snapshot: PoolSnapshot, scaled: Decision | None = None) -> Repor
         _event(old, found, news),
         deletion=_erased(snapshot),
         scaling=_scaling_event(old, scaled),
+        certificate=_certificate_event(old, conditions),
     )
 
 
@@ -172,6 +175,22 @@ def _held(snapshot: PoolSnapshot, generation: int) -> list[Condition]:
     said = "; ".join(f"{count} held by {why}" for why, count in sorted(snapshot.waits.items()))
     finding = Finding("SessionsHeld", f"Sessions that requests wait for: {said}"[:MAX_MESSAGE])
     return [_row("SessionsAvailable", False, finding, generation)]
+
+
+def _certificate(snapshot: PoolSnapshot, old: Manifest, generation: int) -> list[Condition]:
+    tls = snapshot.spec.gateway.tls if snapshot.spec else None
+    if tls is None:
+        return []
+    before = condition_of(old, CONDITION)
+    known = Condition.model_validate(before) if before else None
+    return [certificate_row(tls.secret_name, snapshot.gateway.shown, snapshot.now, generation, known)]
+
+
+def _certificate_event(old: Manifest, conditions: list[Condition]) -> Event | None:
+    row = next((each for each in conditions if each.type == CONDITION), None)
+    if row is None or row.status == "Unknown" or row.reason == _reason(old, CONDITION, ""):
+        return None
+    return Event("Normal" if row.reason == "CertificateShown" else "Warning", row.reason, row.message)
 
 
 def _expired(snapshot: PoolSnapshot) -> Manifest:

@@ -454,6 +454,16 @@ class Erasure:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """The certificate at one gateway's TLS port, as it tells: no times if it shows none. ``fault``: why what its Secret
+    holds is not used (gateway/certificate.py), "" if it is."""
+
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True)
 class GatewayView:
     """What there is of a pool's gateway: ``objects`` that have its name, by kind.
 
@@ -474,6 +484,7 @@ class GatewayView:
     changes_at: datetime | None = None  # when another entry is due by the passing of time alone
     credential: Mapping[str, Any] | None = field(default=None, repr=False)  # the pool's, as gateways put it in
     pods: tuple[Pod, ...] = ()
+    shown: tuple[Shown, ...] = ()  # certificates, by those that have told
 
     @property
     def trouble(self) -> Finding | None:

@@ -51,13 +51,15 @@ class Event:
 @dataclass(frozen=True)
 class Report:
     """``status`` to write (None: leave it); ``event`` of a transition; ``deletion``: the Event of expired sessions;
-    ``scaling``: that of another number of servers. ``look_again_s``: when time alone tells more.
+    ``scaling``: that of another number of servers; ``certificate``: that of the TLS port's.
+    ``look_again_s``: when time alone tells more.
     """
 
     status: Manifest | None = None
     event: Event | None = None
     deletion: Event | None = None
     scaling: Event | None = None
+    certificate: Event | None = None
     look_again_s: float | None = None
 
 

@@ -8,11 +8,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
 
-from copilot_operator.domain.snapshot import SessionCounts
+from copilot_operator.domain.snapshot import SessionCounts, Shown
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Gateways:
     """``changed(namespace, pool, server)`` is called when a server has come to be wanted, or is not any more;
     ``moved(namespace, tenant)`` when other servers than before store something of a tenant, or its credential has come
     to be refused, or to be taken; ``short(namespace, pool)`` when other sessions than before find no server, or wait
-    for one to give them up."""
+    for one to give them up, or another certificate is shown."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Gateways:
         self._waits: dict[Pool, dict[str, dict[str, int]]] = {}  # by gateway: how many sessions wait, by what for
         self._homes: dict[tuple[str, str], dict[str, frozenset[str]]] = {}  # by tenant, then by gateway
         self._sessions: dict[tuple[str, str], dict[str, SessionCounts]] = {}  # likewise
+        self._shown: dict[Pool, dict[str, Shown]] = {}  # certificates, by gateway
         self._refused: dict[tuple[str, str], set[str]] = {}  # by tenant: gateways that saw it last
         self._followed: dict[Pool, _Followed] = {}
         self._wanted: dict[tuple[str, str], float] = {}  # loop time until which it is, by namespace and server
@@ -86,6 +88,7 @@ class Gateways:
                 counts.pop(pod[0], None)
             self._held.get((namespace, pool), {}).pop(pod[1], None)
             self._waits.get((namespace, pool), {}).pop(pod[0], None)
+            self._shown.get((namespace, pool), {}).pop(pod[0], None)
             for gateways in self._refused.values():
                 gateways.discard(pod[0])
         followed.key = key
@@ -158,6 +161,10 @@ class Gateways:
         told = self._waits.get((namespace, pool), {}).values()
         return {why: max(each.get(why, 0) for each in told) for why in sorted({why for each in told for why in each})}
 
+    def shown(self, namespace: str, pool: str) -> tuple[Shown, ...]:
+        """Certificates at the TLS ports of a pool's gateways, of those that have told."""
+        return tuple(self._shown.get((namespace, pool), {}).values())
+
     def refused(self, namespace: str, tenant: str) -> bool:
         """Whether a model, or GitHub, did not take the credential of a tenant's sessions the last time (HTTP 401)."""
         return bool(self._refused.get((namespace, tenant)))
@@ -189,6 +196,7 @@ class Gateways:
             try:
                 document = await self._get(ip, "/tenants", key)
                 told, counts, refused = _homes(document), _sessions(document), _refused(document)
+                shown = _shown(document)
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 log.debug("a gateway does not tell of tenants", extra={"gateway": gateway, "error": str(error)})
             else:
@@ -204,6 +212,7 @@ class Gateways:
                 if self.waits(namespace, pool) != waited:
                     self._short(namespace, pool)
                 self._note_refused(namespace, gateway, refused)
+                self._note_shown((namespace, pool), gateway, shown)
             await asyncio.sleep(HOMES_EVERY_S)
 
     def _note_refused(self, namespace: str, gateway: str, tenants: set[str]) -> None:
@@ -216,6 +225,16 @@ class Gateways:
                 del self._refused[namespace, tenant]
             if self.refused(namespace, tenant) != before:
                 self._moved(namespace, tenant)
+
+    def _note_shown(self, pool: Pool, gateway: str, shown: Shown | None) -> None:
+        known = self._shown.setdefault(pool, {})
+        if known.get(gateway) == shown:
+            return
+        if shown:
+            known[gateway] = shown
+        else:
+            known.pop(gateway, None)
+        self._short(*pool)
 
     async def _ask_demand(self, namespace: str, pool: str, ip: str, key: str) -> None:
         after, held = -1, 0
@@ -283,6 +302,22 @@ def _waits(document: Any) -> dict[str, int]:
     if not isinstance(told, dict):
         return {}
     return {why: count for why, count in told.items() if isinstance(why, str) and type(count) is int}
+
+
+def _shown(document: Any) -> Shown | None:
+    """None: it has no TLS port. Raises ValueError."""
+    told = document.get("tls")
+    if not isinstance(told, dict):
+        return None
+    times = [told.get(name) for name in ("notBefore", "notAfter")]
+    if not all(isinstance(each, int | float) for each in times):
+        times = [None, None]
+    try:
+        before, after = (None if each is None else datetime.fromtimestamp(each, UTC) for each in times)
+    except (OverflowError, OSError) as error:
+        raise ValueError("no times") from error
+    fault = told.get("fault", "")
+    return Shown(before, after, fault if isinstance(fault, str) else "")
 
 
 def _refused(document: Any) -> set[str]:

@@ -122,6 +122,12 @@ RULES: tuple[Example, ...] = (
         before={"gateway": {"enabled": True}},
     ),
     Example(
+        "leave tls out, or write enabled: true",
+        {"gateway": {"enabled": True, "tls": {"secretName": "saas-tls"}}},
+        {"gateway": {"enabled": False, "tls": {"secretName": "saas-tls"}}},
+        path="spec.gateway.tls",
+    ),
+    Example(
         "leave persistence out, or write gateway: {enabled: true}",
         {"gateway": ..., "sessions.persistence": "Ephemeral"},
         {"sessions.persistence": "Ephemeral"},

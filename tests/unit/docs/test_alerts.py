@@ -37,6 +37,13 @@ def of(name: str, values: str) -> dict[str, str]:
 
 POOL = 'namespace="apps",pool="saas"'
 SERVER = f'{POOL},tenant="alice"'
+
+
+def certificate(what: str, pool: str = "saas") -> str:
+    """``none`` is a pool whose gateways have none."""
+    return f'copilot_gateway_certificate_{what}_timestamp_seconds{{namespace="apps",pool="{pool}"}}'
+
+
 GATEWAY_REQUESTS = f'copilot_gateway_requests_total{{{POOL},verdict="forward"}}'
 FIRST_TOKEN = f"copilot_gateway_turn_first_token_seconds_bucket{{{POOL}"
 
@@ -107,6 +114,15 @@ CASES = {
     "CopilotRequestsFail": Case(
         {GATEWAY_REQUESTS: "0+100x90", errors("Lost"): "0+3x90", errors("Unplaced"): "0+3x90"},
         {GATEWAY_REQUESTS: "0+100x90", errors("Lost"): "0+4x90", errors("Refused"): "0+50x90"},
+    ),
+    "CopilotCertificateExpires": Case(  # it is 5,400 s past the epoch
+        {certificate("expiry"): "100000x90", certificate("start"): "-600000x90"},
+        {
+            certificate("expiry"): "200000x90",
+            certificate("start"): "-600000x90",
+            certificate("expiry", "none"): "0x90",
+            certificate("start", "none"): "0x90",
+        },
     ),
     "CopilotTurnsFail": Case(
         {f"copilot_gateway_turns_total{{{POOL}}}": "0+10x90", errors("Turn"): "0+3x90"},

@@ -17,7 +17,7 @@ from copilot_operator.domain.desired.service import service
 from copilot_operator.domain.desired.tenant_entry import gateway_entry
 from copilot_operator.domain.drain import Intent, Why
 from copilot_operator.domain.endpoint_status import endpoint_report
-from copilot_operator.domain.kinds import DEPLOYMENT, NETWORK_POLICY, SECRET, Kind
+from copilot_operator.domain.kinds import DEPLOYMENT, NETWORK_POLICY, ROLE, SECRET, SERVICE, Kind
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import gateway_of
 from copilot_operator.domain.plan import plan_tenant
@@ -131,6 +131,34 @@ def test_who_may_read_metrics_comes_to_the_admin_port_of_gateways() -> None:
         {"from": [peer], "ports": [{"protocol": "TCP", "port": gateway.ADMIN_PORT}]}
     ]
     assert all(rule["from"] for rule in gateway.network_policy(a_gateways_pool())["spec"]["ingress"])
+
+
+def test_with_a_certificate_it_has_a_port_more_and_mounts_two_keys_of_the_secret_if_it_is_there() -> None:
+    found = as_planned(a_gateways_pool(fields={"gateway": {"enabled": True, "tls": {"secretName": "saas-tls"}}}))
+    pod = found.gateway.objects[DEPLOYMENT]["spec"]["template"]["spec"]
+    keys = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
+    assert pod["volumes"][1:] == [
+        {"name": "tls", "secret": {"secretName": "saas-tls", "items": keys, "optional": True}}
+    ], "no other key of whatever Secret is named, and no pod waits for one that is missing"
+    assert pod["containers"][0]["args"][-2:] == ["--tls", "/tls"]
+    assert pod["containers"][0]["volumeMounts"][1:] == [{"name": "tls", "mountPath": "/tls", "readOnly": True}]
+    ports = {each["name"]: each["port"] for each in found.gateway.objects[SERVICE]["spec"]["ports"]}
+    assert ports == {"copilot": 4321, "copilot-tls": 4443}
+    entry = found.gateway.objects[NETWORK_POLICY]["spec"]["ingress"][0]
+    assert [each["port"] for each in entry["ports"]] == [4321, 4443]
+    assert "tls" not in found.gateway.objects[ROLE]["rules"][0]["resourceNames"], "kubelet brings it, no watch"
+
+
+def test_without_a_certificate_nothing_of_it_is_there() -> None:
+    assert "tls" not in json.dumps(list(as_planned(a_gateways_pool()).gateway.objects.values()))
+
+
+def test_applications_are_told_the_port_with_tls_where_there_is_one() -> None:
+    def told(gateway: dict[str, Any]) -> str | None:
+        return values(connection(replace(behind_a_gateway(), pool=a_pool({"gateway": gateway})))).get("tlsPort")
+
+    assert told({"enabled": True}) is None
+    assert told({"enabled": True, "tls": {"secretName": "saas-tls"}}) == "4443"
 
 
 def test_a_policy_that_is_wanted_no_more_goes() -> None:

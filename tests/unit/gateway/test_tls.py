@@ -138,7 +138,7 @@ async def test_what_ends_the_listener_ends_handshakes_and_nobody_who_got_in(
     await inside.close()
 
 
-def test_a_key_that_wants_a_password_asks_no_terminal(tmp_path: Path, authority: Authority) -> None:
+def test_a_key_that_wants_a_password_is_unreadable(tmp_path: Path, authority: Authority) -> None:
     made = authority.issue(NAME)
     put(tmp_path / "tls", made)
     key = to.load_pem_private_key(made.key, None)

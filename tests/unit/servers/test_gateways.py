@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from copilot_operator.domain.snapshot import SessionCounts
+from copilot_operator.domain.snapshot import SessionCounts, Shown
 from copilot_operator.gateway import admin
 from copilot_operator.gateway.demand import Demand
 from copilot_operator.servers import gateways
@@ -32,8 +33,9 @@ class Subject:
         )
         self.demand = Demand(asyncio.get_running_loop().time)
         self.tenants: dict[str, Any] = {}
+        self.tls: Any = None
         self.servers: Any = {SERVER: "Serving"}
-        self.asked_for_servers = 0
+        self.asked_for_servers = self.asked_for_tenants = 0
         self.active: object = 0
         self.key: str | None = KEY
 
@@ -53,7 +55,8 @@ class Subject:
         return {"servers": self.servers}
 
     async def tell_tenants(self, asked: admin.Asked) -> Any:
-        return {"tenants": self.tenants, "active": self.active}
+        self.asked_for_tenants += 1
+        return {"tenants": self.tenants, "active": self.active} | ({} if self.tls is None else {"tls": self.tls})
 
 
 @pytest.fixture
@@ -218,3 +221,25 @@ async def test_whether_a_tenant_or_any_of_the_pool_is_in_a_turn_is_asked_when_it
     assert [await works(each) for each in ("bob", None)] == [True, True], "one that does not say may have some"
     subject.key = "another"
     assert await works("alice")
+
+
+async def test_what_a_gateway_shows_at_its_tls_port_is_heard_of_and_forgotten_with_it(subject: Subject) -> None:
+    def shown() -> tuple[Shown, ...]:
+        return subject.gateways.shown("apps", "saas")
+
+    subject.follow()
+    subject.tls = {"notBefore": 0.0, "notAfter": 86400.0}
+    times = datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC)
+    await soon(lambda: shown() == (Shown(*times),), "it is heard of")
+    assert subject.short == [("apps", "saas")], "its pool is looked at"
+    subject.tls["fault"] = "Mismatched"
+    await soon(lambda: shown() == (Shown(*times, "Mismatched"),), "a pair is refused")
+    subject.tls = {"fault": "Missing"}
+    await soon(lambda: shown() == (Shown(fault="Missing"),), "it shows nothing")
+    asked = subject.asked_for_tenants
+    await soon(lambda: subject.asked_for_tenants > asked + 2, "it is asked again and again")
+    assert len(subject.short) == 3, "only when it has changed"
+    subject.tls = {"notBefore": "x", "notAfter": True, "fault": 5}
+    await soon(lambda: shown() == (Shown(),), "nonsense is nothing")
+    subject.gateways.follow("apps", "saas", {}, KEY)
+    assert shown() == ()

@@ -3,7 +3,7 @@
 import base64
 
 from copilot_operator.domain.desired.common import child, stamped
-from copilot_operator.domain.desired.service import CLI_PORT, host
+from copilot_operator.domain.desired.service import CLI_PORT, TLS_PORT, host
 from copilot_operator.domain.kinds import SECRET
 from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.naming import USABLE_LABEL
@@ -11,7 +11,7 @@ from copilot_operator.domain.snapshot import TenantSnapshot
 
 
 def connection(snapshot: TenantSnapshot) -> Manifest:
-    """``host``, ``port``, ``cliUrl`` (``host:port``, as the SDKs take it) and ``token``.
+    """``host``, ``port``, ``cliUrl`` (``host:port``, as the SDKs take it) and ``token``; with TLS ``tlsPort``.
 
     Without a gateway the tenant's token is its server's.
     """
@@ -22,6 +22,7 @@ def connection(snapshot: TenantSnapshot) -> Manifest:
         "port": str(CLI_PORT),
         "cliUrl": f"{host(snapshot)}:{CLI_PORT}",
         "token": token,
+        **({"tlsPort": str(TLS_PORT)} if snapshot.pool and snapshot.pool.spec.gateway.tls else {}),
     }
     manifest = child(SECRET, snapshot, labels={USABLE_LABEL: "false"})
     manifest["metadata"]["annotations"] |= snapshot.rotation.annotations()

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from copilot_operator.api.duration import duration_s
+from copilot_operator.api.pool import GatewayTls
 from copilot_operator.api.sessions import InfiniteSpec
 from copilot_operator.domain.desired.common import gateway_labels, pool_labels, stamped
 from copilot_operator.domain.desired.connection import encoded
 from copilot_operator.domain.desired.deployment import LOCKED_DOWN
 from copilot_operator.domain.desired.pool import block, head, metrics_rule, operator_peer, peers_of, ports
-from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT
+from copilot_operator.domain.desired.service import AGENT_PORT, CLI_PORT, TLS_PORT
 from copilot_operator.domain.desired.tenant_entry import trouble_of
 from copilot_operator.domain.kinds import (
     DEPLOYMENT,
@@ -39,6 +40,7 @@ from copilot_operator.domain.snapshot import PoolSnapshot
 from copilot_operator.domain.tenant_tokens import shared_code
 
 ADMIN_PORT: Final = 4322
+TLS_PATH: Final = "/tls"
 GATEWAY_UID: Final = 10003
 LEAVE_S: Final = 5
 END_S: Final = 30  # what the grace period has beyond gateway.drainTimeout
@@ -50,9 +52,21 @@ def service(snapshot: PoolSnapshot) -> Manifest:
     spec = {
         "type": "ClusterIP",
         "selector": gateway_labels(snapshot.name),
-        "ports": [{"name": "copilot", "port": CLI_PORT, "targetPort": CLI_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
+            for name, port in _client_ports(snapshot)
+        ],
     }
     return stamped(_head(SERVICE, snapshot) | {"spec": spec})
+
+
+def _client_ports(snapshot: PoolSnapshot) -> list[tuple[str, int]]:
+    return [("copilot", CLI_PORT), *([("copilot-tls", TLS_PORT)] if _tls(snapshot) else [])]
+
+
+def _tls(snapshot: PoolSnapshot) -> GatewayTls | None:
+    assert snapshot.spec
+    return snapshot.spec.gateway.tls
 
 
 def service_account(snapshot: PoolSnapshot) -> Manifest:
@@ -95,7 +109,10 @@ def network_policy(snapshot: PoolSnapshot) -> Manifest:
         "podSelector": {"matchLabels": gateway_labels(snapshot.name)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"from": peers_of(snapshot.spec.network_policy), "ports": ports("TCP", CLI_PORT)},
+            {
+                "from": peers_of(snapshot.spec.network_policy),
+                "ports": ports("TCP", *(port for _, port in _client_ports(snapshot))),
+            },
             {"from": [operator_peer(snapshot.settings)], "ports": ports("TCP", ADMIN_PORT)},
             *metrics_rule(snapshot.spec.network_policy, ADMIN_PORT),
         ],
@@ -144,11 +161,20 @@ def deployment(snapshot: PoolSnapshot) -> Manifest:
                     }
                 ],
                 "containers": [_container(snapshot, drain_s)],
-                "volumes": [{"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
+                "volumes": [
+                    {"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+                    *([_certificate(tls)] if (tls := _tls(snapshot)) else []),
+                ],
             },
         },
     }
     return stamped(_head(DEPLOYMENT, snapshot) | {"spec": spec})
+
+
+def _certificate(tls: GatewayTls) -> Manifest:
+    """Two keys of the Secret, whatever it is. Without it gateways serve all the same, without TLS, and say so."""
+    items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
+    return {"name": "tls", "secret": {"secretName": tls.secret_name, "items": items, "optional": True}}
 
 
 def _container(snapshot: PoolSnapshot, drain_s: int) -> Manifest:
@@ -161,10 +187,11 @@ def _container(snapshot: PoolSnapshot, drain_s: int) -> Manifest:
             *("--settings", gateway_of(snapshot.name)),
             *("--cache", "/cache"),
             *("--drain-seconds", str(drain_s)),
+            *(["--tls", TLS_PATH] if _tls(snapshot) else []),
         ],
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"}
-            for name, port in (("copilot", CLI_PORT), ("admin", ADMIN_PORT))
+            for name, port in (*_client_ports(snapshot), ("admin", ADMIN_PORT))
         ],
         "resources": RESOURCES,
         "securityContext": LOCKED_DOWN,
@@ -173,7 +200,10 @@ def _container(snapshot: PoolSnapshot, drain_s: int) -> Manifest:
         "startupProbe": _probe("/livez") | {"periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": _probe("/livez") | {"periodSeconds": 15, "failureThreshold": 3},
         "readinessProbe": _probe("/readyz") | {"periodSeconds": 2, "failureThreshold": 2},
-        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+        "volumeMounts": [
+            {"name": "cache", "mountPath": "/cache"},
+            *([{"name": "tls", "mountPath": TLS_PATH, "readOnly": True}] if _tls(snapshot) else []),
+        ],
     }
 
 

@@ -14,6 +14,7 @@ from copilot_operator.domain.snapshot import TenantSnapshot
 
 CLI_PORT: Final = 4321
 AGENT_PORT: Final = 4322
+TLS_PORT: Final = 4443  # of gateways that have a certificate
 METRICS_PORT: Final = 4323  # of the agent: nothing but metrics
 
 
