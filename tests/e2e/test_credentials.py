@@ -1,15 +1,19 @@
 """GitHub tokens of an App and of a person, which end by the minute, and of a Secret, which is refused, changed and
-deleted."""
+deleted; and the token of an application, which is exchanged."""
 
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 
-from copilot_operator.domain.kinds import POOL, SECRET, TENANT
+from copilot_operator.api.conditions import timestamp
+from copilot_operator.domain.kinds import DEPLOYMENT, POOL, SECRET, TENANT, Kind
 from copilot_operator.domain.manifest import annotations_of
 from copilot_operator.domain.naming import minted_token
 from tests.support.github import private_key
-from tests.support.kube import conditions
+from tests.support.kube import Object, conditions
 from tests.support.place import CLI_IMAGE, POOL_NAME, Place
 from tests.support.talk import TalkFailed
 
@@ -155,3 +159,60 @@ async def test_without_a_gateway_a_refused_token_is_told_a_changed_one_taken_and
     await place.until(lambda: reason() == "TokenFound", within_s=60, what="it is there again", about="ann")
     await place.until_ready("ann", within_s=60)
     assert place.running("ann") == running
+
+
+async def test_without_a_gateway_a_token_is_exchanged_between_a_drain_and_a_start(place: Place, provider: Any) -> None:
+    """Under a running turn, and with an operator that is killed while it waits for that and when the server stops."""
+    place.pool()
+    place.tenant("ann")
+    await place.until_ready("ann")
+    old, secret, server = place.connection("ann"), place.secret_of("ann"), place.deployment("ann")
+    assert secret
+    assert server
+    turn = await place.in_a_turn(provider, "ann", "walnut", 55)
+    place.tenant("ann", connectionToken={"rotateAt": timestamp(datetime.now(UTC))})
+    assert "changed: connectionToken" in (await place.until_reason("ann", "Draining"))["message"]
+    await asyncio.to_thread(place.operator.restart)
+    assert not turn.done(), "the turn was over: nothing was tested"
+    assert place.connection("ann").token == old.token, "another one than its server's"
+    (answer,) = await turn
+    assert answer, "the turn ended whole"
+
+    def exchanged() -> bool:
+        return place.connection("ann").token != old.token
+
+    def stops() -> bool:
+        return exchanged() or not replicas(place.deployment("ann"))
+
+    await place.until(stops, within_s=60, what="it stops", about="ann")
+    await asyncio.to_thread(place.operator.restart)
+    await place.until(exchanged, within_s=60, what="there is another token", about="ann")
+    await place.until_ready("ann")
+    assert await place.say("ann", provider, "RECALL", resume=True) == ["notes: first walnut"]
+    with pytest.raises(TalkFailed, match="AUTHENTICATION_FAILED"):
+        await place.ping("ann", token=old.token)
+
+    shard = place.kube.get(SECRET, place.namespace, f"copilotpool-{POOL_NAME}-server-tokens-0")
+    await place.until(
+        lambda: len(place.kube.get(SECRET, place.namespace, shard["metadata"]["name"])["data"]) == 1,
+        within_s=30,
+        what="the old one is stored nowhere",
+    )
+    changes = _changes(place, SECRET, secret, lambda found: found["data"]["token"])
+    assert len(changes) == 1, "one token, whatever happened on the way"
+    counts = [at for at in _changes(place, DEPLOYMENT, server, replicas) if at < changes[0]]
+    assert len(counts) == 1, "the server was told to stop before, and to start after"
+
+
+def replicas(deployment: Object | None) -> int:
+    return int(deployment["spec"]["replicas"]) if deployment else 0
+
+
+def _changes(place: Place, kind: Kind, before: Object, part: Callable[[Object], Any]) -> list[int]:
+    """The resourceVersions with which a part of the object has changed since; those of all kinds are in one order."""
+    found, last = [], part(before)
+    for _, live in place.kube.history(kind, place.namespace, before["metadata"]["resourceVersion"]):
+        if live["metadata"]["name"] == before["metadata"]["name"] and part(live) != last:
+            found.append(int(live["metadata"]["resourceVersion"]))
+            last = part(live)
+    return found
