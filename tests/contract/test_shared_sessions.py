@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from tests.contract.sdk_scenarios import app, say
-from tests.contract.shared_bed import CODE, MEMBERS, STRANGER, TEAM, Bed, heard, said, shared_bed
+from tests.contract.shared_bed import CODE, MEMBERS, STRANGER, TEAM, TTL, Bed, heard, said, shared_bed
 from tests.support.eventually import eventually
 from tests.support.gateway import RawClient
 from tests.support.standin import StandIn
@@ -21,6 +21,7 @@ BOTH: Final = pytest.mark.parametrize("bed", [(False, False), (True, False)], in
 QUEUE: Final = pytest.mark.parametrize("bed", [(False, True), (True, True)], indirect=True, ids=["stand-in", "real"])
 REAL: Final = pytest.mark.parametrize("bed", [(True, False)], indirect=True, ids=["real"])
 REAL_QUEUE: Final = pytest.mark.parametrize("bed", [(True, True)], indirect=True, ids=["real"])
+LEASE_S: Final = float(TTL["COPILOT_AGENT_LOCK_TTL_S"])
 STANDIN: Final = pytest.mark.parametrize("bed", [(False, False)], indirect=True, ids=["stand-in"])
 
 
@@ -139,6 +140,31 @@ async def test_the_agent_starts_again_in_mid_turn_and_nobody_speaks_into_it(bed:
     assert "session.idle" not in alice.types(TEAM)
     await heard(alice, "session.idle")
     assert said(bob) == ["first SLEEP=7"]
+
+
+@STANDIN
+async def test_when_agent_and_gateway_stood_still_for_longer_than_a_lease_the_turn_is_still_its_own(bed: Bed) -> None:
+    alice, bob = await bed.client("alice"), await bed.client("bob")
+    await begun(alice, "first SLEEP=60")
+    bed.one.send_signal(signal.SIGSTOP)
+    bed.agent.process.send_signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(2 * LEASE_S)  # all leases end, by any clock
+        asked = begin(bob, "me, too")
+        bed.agent.process.send_signal(signal.SIGCONT)
+        refused = (await bob.reply(asked))["error"]
+    finally:
+        bed.one.send_signal(signal.SIGCONT)
+    assert refused["data"]["reason"] == "SessionBusy"
+    assert said(bob) == ["first SLEEP=60"]
+    await eventually(lambda: may_abort(alice), within_s=10, what="it is her turn still")
+    await bob("session.send", sessionId=TEAM, prompt="second")
+    await heard(bob, "assistant.turn_end")
+    assert said(bob) == ["first SLEEP=60", "second"]
+
+
+async def may_abort(client: RawClient) -> bool:
+    return "result" in await client.ask("session.abort", sessionId=TEAM)
 
 
 @STANDIN

@@ -141,27 +141,36 @@ async def test_the_sessions_of_a_killed_server_go_on_elsewhere(tmp_path: Path) -
 
 
 async def test_while_an_agent_stands_still_nobody_takes_over_until_its_pod_is_gone(tmp_path: Path) -> None:
-    async with shared_bed(tmp_path) as bed, watched(bed, "s"):
+    """As on a node that can't be reached: the server may write still, and does; when it has ended nobody knows."""
+    async with shared_bed(tmp_path, gateways=("g", "h")) as bed, watched(bed, "s"):
         client = await bed.client("g")
         await client("session.create", sessionId="s", model="fake-model")
-        await turn(client, "s", "ECHO=`one`")
+        await turn(client, "s", "NOTE=walnut")
         [home] = await bed.loaded_on("s")
+        [other] = bed.nodes.keys() - {home}
         node = bed.nodes[home]
         node.agent.process.send_signal(signal.SIGSTOP)
         try:
-            await node.cli.stop(signal.SIGKILL)
-            bed.configure("g", {name: "Serving" for name in bed.nodes if name != home})
-            sent = client.begin("session.send", sessionId="s", prompt="ECHO=`two`")
+            await bed.reconfigure("h", {other: "Serving"})
+            elsewhere = await bed.client("h")
+            waits = elsewhere.begin("session.resume", sessionId="s")
 
             async def is_told() -> bool:
-                answer = await bed.gateways["g"].tells_all("/tenants")
+                answer = await bed.gateways["h"].tells_all("/tenants")
                 return any("(which there is)" in why and count == 1 for why, count in answer["waits"].items())
 
             await eventually(is_told, within_s=30, what="it is said what is waited for")
+            await turn(client, "s", "NOTE=hazel")  # over the connection that there is
+            assert await bed.loaded_on("s") == [home]
+            await node.cli.stop(signal.SIGKILL)
+            await eventually(is_told, within_s=30, what="it is waited for still")
             assert not await bed.loaded_on("s")
-            bed.pods(*(each.pod for each in bed.nodes.values() if each is not node))
-            assert "result" in await client.reply(sent)
-            assert await bed.loaded_on("s") == [name for name in bed.nodes if name != home]
+            bed.pods(bed.nodes[other].pod)
+            assert "result" in await elsewhere.reply(waits)
+            assert await bed.loaded_on("s") == [other]
+            await turn(elsewhere, "s", "RECALL")
+            assert "notes: walnut hazel" in json.dumps(await elsewhere("session.getMessages", sessionId="s"))
         finally:
             node.agent.process.send_signal(signal.SIGCONT)
-        await client.close()
+        for each in (client, elsewhere):
+            await each.close()
