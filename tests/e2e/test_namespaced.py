@@ -98,12 +98,12 @@ async def test_two_namespaces_are_served_by_who_has_rights_in_them_alone(site: S
     await serves_its_own_and_no_others(site)
     await suspends_and_wakes(one, provider)
     assert "Succeeded" in site.helm("test", RELEASE, "--timeout=2m")
-    await a_namespace_without_its_role_is_left_alone_until_it_has_one(site)
     if log:
         for account in (f"{one.namespace}:{ACCOUNT}", f"{one.namespace}:{gateway_of(POOL_NAME)}"):
             allowed, refused = used(log, f"system:serviceaccount:{account}", since=began)
             assert lines(allowed)
             assert lines(refused) == [], "asked for without the right"
+    await a_namespace_without_its_role_is_left_alone_until_it_has_one(site)
     server = two.running("bob")
     site.helm("uninstall", RELEASE, "--wait", "--timeout=2m")
     assert two.running("bob") == server

@@ -105,11 +105,15 @@ class Marks:
         return ""
 
     async def keep(self) -> str:
-        """Of one who acts: every mark is renewed that another has not taken meanwhile."""
-        found = await asyncio.gather(*map(self._look, self.watched))
-        taken = [_told(namespace, holder) for namespace, _, holder in found if holder]
-        free = [self._mark(namespace, live) for namespace, live, holder in found if not holder]
-        return next(filter(None, [*taken, *await asyncio.gather(*free)]), "")
+        """Renews every mark that nobody has taken meanwhile, also where another can't be: they expire."""
+        found = await asyncio.gather(*map(self._renew, self.watched), return_exceptions=True)
+        if errors := [each for each in found if isinstance(each, BaseException)]:
+            raise errors[0]
+        return next((str(each) for each in found if each), "")
+
+    async def _renew(self, namespace: str) -> str:
+        _, live, holder = await self._look(namespace)
+        return _told(namespace, holder) if holder else await self._mark(namespace, live)
 
     async def _look(self, namespace: str) -> tuple[str, Manifest | None, str]:
         """A namespace, its mark if it has one, and who else has set it."""

@@ -87,7 +87,8 @@ class Installation:
         try:
             while True:
                 await asyncio.sleep(self.others.every_s)
-                self.lease.hears_of(await self.others.keep())
+                with suppress(Forbidden):  # which the operator logs
+                    self.lease.hears_of(await self.others.keep())
         finally:
             self.acting -= 1
 
@@ -208,6 +209,20 @@ async def test_a_namespace_that_is_being_deleted_keeps_nobody_from_the_others() 
     await asyncio.sleep(60)
     assert (one.acting, cluster.holder("a"), cluster.holder("b")) == (1, None, "x")
     await end(task)
+
+
+@pytest.mark.looptime
+async def test_a_namespace_that_is_lost_while_one_acts_gives_none_of_the_others_away() -> None:
+    cluster = Cluster()
+    one, two = cluster.installation("x", "a", "b"), cluster.installation("y", "b")
+    tasks = [one.start()]
+    await asyncio.sleep(20)
+    cluster.closed.add("a")
+    tasks.append(two.start())
+    await asyncio.sleep(4 * MARK_S)
+    assert (one.acting, two.acting, cluster.holder("b")) == (1, 0, "x")
+    for task in tasks:
+        await end(task)
 
 
 @pytest.mark.looptime
