@@ -129,6 +129,20 @@ async def test_where_two_meet_the_second_says_so_waits_and_follows_the_first() -
 
 
 @pytest.mark.looptime
+async def test_whose_mark_comes_too_late_sees_who_was_faster() -> None:
+    cluster = Cluster()
+    slow = cluster.installation("y", "a", late=[(0.0, 0.0), (0.0, 0.0), (5.0, 0.0)])  # its third request sets the mark
+    fast = cluster.installation("x", "a")
+    tasks = [slow.start()]
+    await asyncio.sleep(0.5)
+    tasks.append(fast.start())
+    await asyncio.sleep(60)
+    assert (fast.acting, slow.acting, cluster.holder("a")) == (1, 0, "x")
+    for task in tasks:
+        await end(task)
+
+
+@pytest.mark.looptime
 async def test_who_waits_keeps_nothing_from_a_third() -> None:
     cluster = Cluster()
     one, two, three = (cluster.installation(own, *served) for own, served in (("x", "b"), ("y", "ab"), ("z", "a")))
