@@ -369,11 +369,11 @@ class Operator:
     async def _follow_others(self) -> None:
         """Say so if another installation has begun to act; it can't always know of us."""
         while True:
-            await asyncio.sleep(self.others.every_s)
             try:
                 self.lease.hears_of(await self.others.keep())
             except ApiError as error:
                 log.warning("can't see whether another installation acts", extra={"error": str(error)})
+            await asyncio.sleep(self.others.every_s)
 
     async def _lead(self) -> None:
         if self.synced_at and asyncio.get_running_loop().time() - self.synced_at > WATCH_LAG_S:

@@ -96,12 +96,14 @@ class Marks:
 
     async def acting(self) -> str:
         """Mark all namespaces if none is another's; one by one, so that of two who begin at once one gets on."""
-        found = await asyncio.gather(*map(self._look, self.watched))
-        if rival := next((_told(namespace, holder) for namespace, _, holder in found if holder), ""):
-            return rival  # and what nobody serves yet stays free
-        for namespace, live, _ in found:
-            if rival := await self._mark(namespace, live):
-                return rival
+        looks = await asyncio.gather(*map(self._look, self.watched))
+        found = dict(zip(self.watched, looks, strict=True))
+        for namespace, (_, holder) in found.items():
+            if told := self._told(namespace, holder):
+                return told  # and what nobody serves yet stays free
+        for namespace, (live, holder) in found.items():
+            if not holder and (told := await self._mark(namespace, live)):
+                return told
         return ""
 
     async def keep(self) -> str:
@@ -112,17 +114,16 @@ class Marks:
         return next((str(each) for each in found if each), "")
 
     async def _renew(self, namespace: str) -> str:
-        _, live, holder = await self._look(namespace)
-        return _told(namespace, holder) if holder else await self._mark(namespace, live)
+        live, holder = await self._look(namespace)
+        return self._told(namespace, holder) or await self._mark(namespace, live)
 
-    async def _look(self, namespace: str) -> tuple[str, Manifest | None, str]:
-        """A namespace, its mark if it has one, and who else has set it."""
+    async def _look(self, namespace: str) -> tuple[Manifest | None, str]:
+        """The mark of a namespace, and who holds it."""
         try:
             live = await self.api.get(LEASE, namespace, MARK)
         except Absent:
-            return namespace, None, ""
-        holder = self._holders.of(live)
-        return namespace, live, "" if holder == self.namespace else holder
+            return None, ""
+        return live, self._holders.of(live)
 
     async def _mark(self, namespace: str, live: Manifest | None) -> str:
         """Set it as it was looked at; "" if it is ours, else who was faster."""
@@ -134,10 +135,19 @@ class Marks:
                 return ""
             except Conflict as error:  # another replica of ours, or an installation that begins as we do
                 conflict = error
-            _, live, holder = await self._look(namespace)
-            if holder:
-                return _told(namespace, holder)
+            live, holder = await self._look(namespace)
+            if told := self._told(namespace, holder):
+                return told
         raise conflict
+
+    def _told(self, namespace: str, holder: str) -> str:
+        """Of another than us, and "" of nobody else."""
+        if holder in ("", self.namespace):
+            return ""
+        return (
+            f"another copilot-operator acts in namespace {namespace}: its Lease is held by {holder}. "
+            f"Take the namespace from those that one of the two watches"
+        )
 
     async def _set(self, namespace: str, live: Manifest | None) -> None:
         if live:
@@ -150,10 +160,3 @@ class Marks:
     def _spec(self) -> Manifest:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {"holderIdentity": self.namespace, "leaseDurationSeconds": MARK_S, "renewTime": moment}
-
-
-def _told(namespace: str, holder: str) -> str:
-    return (
-        f"another copilot-operator acts in namespace {namespace}: its Lease is held by {holder}. "
-        f"Take the namespace from those that one of the two watches"
-    )
