@@ -47,7 +47,7 @@ class Holders:
 
     def of(self, lease: Manifest) -> str:
         """Identity of the holder, "" if it was given back, or was not renewed in time."""
-        now = asyncio.get_running_loop().time()
+        now = _now()
         namespace, spec = lease["metadata"]["namespace"], lease.get("spec") or {}
         record = (spec.get("holderIdentity"), spec.get("renewTime"))
         if self._seen.get(namespace, (None,))[0] != record:
@@ -93,6 +93,7 @@ class Marks:
     watched: tuple[str, ...]
     every_s: float = MARK_S / 3
     _holders: Holders = field(default_factory=Holders)
+    _set_at: dict[str, float] = field(default_factory=dict)  # by this process; what another set may expire any moment
 
     async def acting(self) -> str:
         """Mark all namespaces if none is another's; one by one, so that of two who begin at once one gets on."""
@@ -101,8 +102,9 @@ class Marks:
         for namespace, (_, holder) in found.items():
             if told := self._told(namespace, holder):
                 return told  # and what nobody serves yet stays free
-        for namespace, (live, holder) in found.items():
-            if not holder and (told := await self._mark(namespace, live)):
+        for namespace, (live, _) in found.items():
+            old = _now() - self._set_at.get(namespace, float("-inf")) > self.every_s
+            if old and (told := await self._mark(namespace, live)):
                 return told
         return ""
 
@@ -130,6 +132,7 @@ class Marks:
         for _ in range(TRIES):
             try:
                 await self._set(namespace, live)
+                self._set_at[namespace] = _now()
                 return ""
             except Ending:
                 return ""
@@ -160,3 +163,7 @@ class Marks:
     def _spec(self) -> Manifest:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {"holderIdentity": self.namespace, "leaseDurationSeconds": MARK_S, "renewTime": moment}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
