@@ -67,7 +67,7 @@ class Company:
 
     def env(self, **proxy: Any) -> dict[str, str]:
         """As the operator gives it to servers of a pool with this ``server.proxy``; the ConfigMap's file is ``ca``."""
-        proxy = {"httpsProxy": self.url, "httpProxy": self.url} | proxy
+        proxy = {"httpsProxy": self.url} | proxy
         pool = a_pool({"server.proxy": proxy, "server.caBundleConfigMapRef": {"name": "ca"}})
         made = {each["name"]: each["value"] for each in outside_env(a_snapshot(pool=pool))}
         assert "NODE_EXTRA_CA_CERTS" in made
@@ -145,7 +145,8 @@ async def test_with_one_broken_certificate_every_turn_fails(start: Start, compan
 
 @BOTH
 async def test_who_is_named_in_no_proxy_is_asked_directly(start: Start, company: Company, tmp_path: Path) -> None:
-    """A name with all below it, a range of addresses; and, named or not, the server's own pod and Services."""
+    """A name with all below it, a range of addresses; and, named or not, the server's own pod and Services. For http://,
+    too, the one proxy is asked, though it is named for https:// alone."""
     hosts = {"service": "models.team.svc", "name": "api.corp.example", "range": "127.9.9.9:9", "other": HOST}
     urls: dict[str, str | None] = {id: f"http://{host}/v1" for id, host in hosts.items()}
     env = company.env(noProxy=["corp.example", "127.9.0.0/16"])

@@ -1,6 +1,7 @@
 """Certificates of a company in a ConfigMap: servers start with them, and others, or none, cut nobody's turn."""
 
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from copilot_operator.domain.kinds import POOL
 from tests.support.certificates import certificate
@@ -27,7 +28,7 @@ async def test_servers_wait_for_certificates_take_changed_ones_by_a_drain_and_go
     server = {
         "image": CLI_IMAGE,
         "resources": {"requests": {"cpu": "20m", "memory": "256Mi"}},
-        "proxy": {"httpsProxy": PROXY},
+        "proxy": {"httpsProxy": PROXY, "noProxy": [urlsplit(provider["base_url"]).hostname]},
         "caBundleConfigMapRef": {"name": "company-ca"},
     }
     place.pool(server=server)

@@ -58,7 +58,8 @@ ONE_SOURCE_OF_CA: Final = _not_in_env(
 
 
 class ProxySpec(Model):
-    """The proxy that leads out of the network. Set as HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in capitals and not."""
+    """The proxy that leads out of the network. Set as HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in capitals and not. If
+    only one is given, the CLI takes it for http:// and https://."""
 
     rules = (PROXY_NEEDS_URL,)
 
@@ -72,7 +73,8 @@ class ProxySpec(Model):
         LIST_SET,
     ] = ()
     """What is asked directly: names (example.com: with all below; .example.com), addresses and ranges (10.0.0.0/8).
-    The server's own pod (localhost, 127.0.0.1, ::1) and Services (.svc, and the cluster's domain) always are."""
+    The server's own pod (localhost, 127.0.0.1, ::1) and Services by their full names (.svc, and the cluster's domain)
+    always are."""
 
 
 class CABundleRef(Model):
