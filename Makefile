@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 4# processes of the fast tests; most of them wait
 CLUSTERS ?= 2# clusters of the end-to-end tests, side by side; for a cluster of your own: 0
 NODE ?=# image of kind's nodes, such as kindest/node:v1.35.5; kind's own choice if empty
+ADVISORIES ?=# of `make audit`: a directory or zip of OSV records; empty: the index is asked
 export COPILOT_KIND_NODE := $(NODE)
 .DEFAULT_GOAL := help
 
@@ -60,6 +61,12 @@ test-e2e: venv ## The operator on a real cluster with real servers
 .PHONY: lock
 lock: venv ## Pin the newest dependencies of the operator's image, with their digests
 	$(BIN)/python -m tests.cluster.image_wheels
+
+.PHONY: audit
+audit: venv ## Known vulnerabilities of what is pinned: of the index, or of ADVISORIES=PATH, records of OSV (directory or zip)
+	@if [ -n "$(ADVISORIES)" ]; then $(BIN)/python -m tests.support.advisories "$(ADVISORIES)"; else \
+		$(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit==2.10.1 && \
+		build/audit/bin/pip-audit --strict --disable-pip --requirement operator/images/operator/requirements.txt; fi
 
 .PHONY: images cluster-up cluster-down demo down kind
 images: venv ## Build the images of the CLI and of the operator (cached)

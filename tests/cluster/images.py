@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def cli_image(*, again: bool = False) -> Path:
     """Return the archive of ``CLI_IMAGE``."""
     recipe = RECIPES / "cli"
-    inputs = [recipe / name for name in ("Dockerfile", "copilot-server", "package-lock.json")]
+    inputs = [recipe / name for name in ("Dockerfile", "copilot-server", "package-lock.json", "sbom")]
 
     def build(archive: Path, context: Path) -> None:
         for file in (*inputs, cli_tarball()):

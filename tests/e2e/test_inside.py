@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
+from tests.cluster.image_npm import pinned_cli
 from tests.support.place import Place
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "security.md"
@@ -81,6 +82,9 @@ async def test_a_hostile_agent_reaches_what_the_document_says_and_no_more(place:
     told = DOCUMENT.read_text()
     for name in (*ENVIRONMENT, *WRITABLE, *OPEN):
         assert f"`{name}`" in told, f"docs/security.md does not tell of {name}"
+    bill = json.loads(place.kube.kubectl("-n", place.namespace, *words[:5], "cat", "/opt/copilot/sbom.cdx.json"))
+    assert pinned_cli().version in {each["version"] for each in bill["components"] if each["type"] == "application"}
+    assert {"ca-certificates", "openssl"} <= {each["name"] for each in bill["components"]}
     template = json.dumps(place.deployment("eve"))
     assert "sk-of-the-pools-model" not in template
     assert "model" not in {each.get("secret", {}).get("secretName") for each in pod["spec"]["volumes"]}

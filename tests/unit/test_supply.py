@@ -2,14 +2,18 @@
 
 import json
 import re
+import subprocess
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Final
 
 import pytest
 from packaging.requirements import Requirement
 
 from copilot_operator.ops import sbom
+from tests.cluster.image_npm import pinned_cli
 from tests.cluster.image_wheels import LOCK, name_of, pyproject
+from tests.cluster.images import RECIPES
 
 PIN: Final = re.compile(r"^([a-z0-9-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}$", re.MULTILINE)
 TEXT: Final = LOCK.read_text()
@@ -24,6 +28,12 @@ Package: gone
 Status: deinstall ok config-files
 Architecture: amd64
 Version: 1:2.0+dfsg-1
+"""
+PLUS: Final = """\
+Package: util-linux
+Status: install ok installed
+Architecture: amd64
+Version: 1:2.38.1-5+deb12u3
 """
 RELEASE: Final = 'PRETTY_NAME="Debian GNU/Linux 12"\nID=debian\nVERSION_ID="12"\n'
 
@@ -77,6 +87,20 @@ def test_of_debians_packages_those_that_are_installed() -> None:
         }
     ]
     assert list(sbom.debian_components("", "")) == []
+
+
+def test_the_bill_of_the_clis_image_lists_the_cli_and_debians_packages_as_the_operators_does(tmp_path: Path) -> None:
+    status, release = tmp_path / "status", tmp_path / "os-release"
+    status.write_text(STATUS + "\n" + PLUS)
+    release.write_text(RELEASE)
+    words = [RECIPES / "cli" / "sbom", RECIPES / "cli" / "package-lock.json", status, release]
+    bill = json.loads(subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout)
+    assert (bill["bomFormat"], bill["specVersion"], bill["version"]) == ("CycloneDX", "1.6", 1)
+    cli, version = pinned_cli(), pinned_cli().version
+    purl = f"pkg:npm/{cli.name.replace('@', '%40')}@{version}"
+    own = {"type": "application", "bom-ref": purl, "name": cli.name, "version": version, "purl": purl}
+    assert bill["components"] == [*sbom.debian_components(status.read_text(), RELEASE), own]
+    assert len(bill["components"]) == 3
 
 
 def test_the_same_content_has_the_same_bill() -> None:
