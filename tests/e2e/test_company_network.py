@@ -49,7 +49,7 @@ async def test_servers_wait_for_certificates_take_changed_ones_by_a_drain_and_go
     before = place.running("ann")
     config_map(place, two + one[: len(one) // 2] + "\n-----END CERTIFICATE-----\n")
     await place.until(
-        lambda: told(place).get("reason") == "CertificateUnreadable",
+        lambda: told(place).get("reason") == "BundleUnreadable",
         within_s=LOOKED_AT_S,
         what="people hear that one can't be read",
         about="ann",

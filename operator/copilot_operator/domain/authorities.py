@@ -40,7 +40,7 @@ def check_bundle(name: str, key: str, config_map: Manifest | None) -> Bundle:
     for number, block in enumerate(blocks, start=1):
         if (der := _read(block)) is None:
             message = f"Certificate {number} of {len(blocks)} in key {key} of ConfigMap {name} can't be read"
-            return _unusable(name, key, "CertificateUnreadable", f"{message}; replace it, or take it out")
+            return _unusable(name, key, "BundleUnreadable", f"{message}; replace it, or take it out")
         found.append(der)
     digest = sha256(b"".join(sorted({sha256(der).digest() for der in found}))).hexdigest()[:16]
     return Bundle(name, key, digest, certificates=len(found))

@@ -32,8 +32,8 @@ def held(text: str, key: str = "ca.crt") -> dict[str, Any]:
         (held(""), "NoCertificate", "Key ca.crt of ConfigMap ca holds no certificate in PEM"),
         (held(certificate("key.example.com")[1]), "NoCertificate", "put those of your authorities there"),
         ({"binaryData": {"ca.crt": base64.b64encode(b"\xfe\xed\xfe\xed").decode()}}, "NoCertificate", "in PEM"),
-        (held(root() + BROKEN), "CertificateUnreadable", "Certificate 2 of 2 in key ca.crt of ConfigMap ca"),
-        (held(NO_BASE64 + root()), "CertificateUnreadable", "Certificate 1 of 2"),
+        (held(root() + BROKEN), "BundleUnreadable", "Certificate 2 of 2 in key ca.crt of ConfigMap ca"),
+        (held(NO_BASE64 + root()), "BundleUnreadable", "Certificate 1 of 2"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
