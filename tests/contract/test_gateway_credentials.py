@@ -95,6 +95,39 @@ async def test_the_next_turn_of_a_live_session_has_the_new_key_and_the_running_o
     await client.close()
 
 
+WAIT = {
+    "name": "wait",
+    "description": "waits",
+    "parameters": {"type": "object", "properties": {}},
+    "skipPermission": True,
+}
+
+
+@pytest.mark.parametrize("bed", ["GitHub"], indirect=True)
+async def test_a_turn_keeps_the_token_that_it_began_with(bed: Bed) -> None:
+    """Which is why the operator renews a person's token, and so ends the one before, when nobody is in a turn."""
+    client = await eventually(lambda: _connected(bed), within_s=15, what="the tenant is known")
+    await client("session.create", sessionId="a", model="fake-model", streaming=True, tools=[WAIT])
+    running = asyncio.create_task(turn(client, "a", "CALL=`wait {}`"))
+
+    def asked() -> str | None:
+        found = [each for each in client.events("a") if each["type"] == "external_tool.requested"]
+        return str(found[-1]["data"]["requestId"]) if found else None
+
+    request = await eventually(asked, within_s=15, what="the tool is called")
+    await bed.pays_with("second-key")
+    await eventually(
+        lambda: "second-key" in bed.model.logins, within_s=15, what="the gateway has given it to the session"
+    )
+    bed.model.accepts = "second-key"  # as GitHub does once it has given another one
+    done = {"textResultForLlm": "done", "resultType": "success"}
+    await client("session.tools.handlePendingToolCall", sessionId="a", requestId=request, result=done)
+    assert "session.error" in await running
+    assert set(bed.model.bearers) == {"first-key"}
+    assert "session.error" not in await turn(client, "a", "ECHO=x"), "the next turn has the new one"
+    await client.close()
+
+
 async def refused(bed: Bed) -> bool:
     return bool((await bed.gateway.tells("/tenants"))["one"].get("refused"))
 

@@ -472,6 +472,7 @@ class ModelServer:
         self._minted = 0
         self.grants = Grants()
         self.bearers: list[str] = []  # of turns, in their order
+        self.logins: set[str] = set()  # tokens whose owner was asked for, as GitHub is when a session gets one
         self.accepts: str | None = None  # the only bearer that turns may have
         self.expired = 0  # requests for an answer that came with a token that had ended
         self._connections: set[asyncio.Task[None]] = set()
@@ -555,6 +556,7 @@ class ModelServer:
             case "GET", "/stats":
                 await send_json(writer, 200, dataclasses.asdict(self.stats))
             case "GET", "/user" | "/copilot_internal/user":
+                self.logins.add(request.token)
                 if not request.token or "bad" in request.token:
                     await send_json(writer, 401, {"message": "Bad credentials"})
                 elif path == "/user":

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from copilot_operator.api.references import UserToken
+from copilot_operator.api.references import Auth, UserToken
 from copilot_operator.app import Router
 from copilot_operator.cluster.answers import Answers
 from copilot_operator.cluster.cache import Cache
@@ -16,17 +17,18 @@ from copilot_operator.cluster.vault import SecretVault
 from copilot_operator.credentials.github import Grant, MintError, Token
 from copilot_operator.domain.desired.connection import encoded
 from copilot_operator.domain.desired.minted import minted
-from copilot_operator.domain.github_app import serial_of
+from copilot_operator.domain.github_app import serial_of, source_of
 from copilot_operator.domain.kinds import POOL, SECRET, TENANT, Kind
 from copilot_operator.domain.manifest import Manifest, controller_uid
 from copilot_operator.domain.naming import minted_token
-from copilot_operator.domain.secrets import decoded
+from copilot_operator.domain.secrets import decoded, value_digest
 from copilot_operator.domain.snapshot import Credential
 from copilot_operator.engine.queue import WorkQueue
 from copilot_operator.servers.agents import state_of
 from tests.support.github import GitHubStandIn
 from tests.support.snapshots import NAMESPACE, NOW, a_tenant
 from tests.unit.cluster.test_nodes import gathered
+from tests.unit.cluster.test_spoofing import pools
 
 APP = GitHubStandIn(url="https://api.example.com").app()
 OWNER = (POOL, NAMESPACE, "saas")
@@ -221,6 +223,17 @@ async def test_a_pair_of_another_replica_that_was_faster_stays() -> None:
         await made.store(ALICE, "uid-alice", "source", pair(8, grant))
     assert caught.value.reason != "NotStored", "it is not to be tried again"
     assert stored(api) == ("ghu_1", "ghr_9")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_persons_token_is_put_into_sessions_wherever_they_run(shared: bool) -> None:
+    now, identity = datetime.now(UTC), {"uid": "uid-of-it", "resourceVersion": "1"}
+    given = a_secret(**GRANT)
+    source = source_of(USER, value_digest(given["data"]["refreshToken"]))
+    own = minted(a_tenant(), OWN, "ghu_1", now, now + timedelta(hours=8), source, refresh_token="ghr_1", origin="o")
+    found = pools(*(each | {"metadata": each["metadata"] | identity} for each in (given, own)))
+    auth = Auth.model_validate({"gitHub": {"userToken": {"secretRef": {"name": "app"}}}})
+    assert await found._payment(ALICE, auth, shared=shared) == {"gitHubToken": "ghu_1"}
 
 
 async def test_a_persons_next_token_is_news_for_the_pool_that_tells_its_gateways() -> None:

@@ -218,6 +218,8 @@ def test_groups_of_several_tenants_have_tokens_of_their_own(export: Exporting) -
 
 
 PROVIDER = {"provider": {"type": "openai", "baseUrl": "https://x", "apiKeySecretRef": {"name": "k", "key": "k"}}}
+APP = {"appId": 1, "installationId": 2, "privateKeySecretRef": {"name": "k", "key": "k"}}
+PERSON = {"gitHub": {"userToken": {"secretRef": {"name": "k"}}}}
 SHARED = {"isolation": "Shared", "shared": {"replicas": 1}, "gateway": {"enabled": True}}
 
 
@@ -230,6 +232,8 @@ SHARED = {"isolation": "Shared", "shared": {"replicas": 1}, "gateway": {"enabled
         ((a_pool_object(), a_tenant()), ("-n", "other"), "namespace other"),
         ((a_pool_object(fields=SHARED), a_tenant()), (), "isolation: Shared needs a gateway"),
         ((a_pool_object(fields={"gateway": {"enabled": True}, "auth": PROVIDER}), a_tenant()), (), "auth.provider"),
+        ((a_pool_object(), a_tenant(fields={"auth": {"gitHub": {"app": APP}}})), (), "auth.gitHub.tokenSecretRef"),
+        ((a_pool_object(fields={"gateway": {"enabled": True}, "auth": PERSON}), a_tenant()), (), "need the operator"),
         ((a_pool_object(fields={"storage.size": "1"}), a_tenant()), (), "spec.storage.size"),
         (({"kind": "CopilotPool", "spec": {}},), (), "without metadata.name"),
         (({"kind": "CopilotTenant", "metadata": {"name": "x"}},), (), "without metadata.name or spec"),

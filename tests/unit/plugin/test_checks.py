@@ -128,6 +128,10 @@ def test_secrets_are_there_labelled_and_have_the_key_and_no_value_is_told() -> N
         [tenant("ann", ready(), spec={"auth": {"gitHub": {"tokenSecretRef": {"name": "s", "key": "k"}}}})]
     )
     assert [(secret, key) for _, secret, key in named] == [("s", "k")]
+    person = checks.references(
+        [tenant("ann", ready(), spec={"auth": {"gitHub": {"userToken": {"secretRef": {"name": "s"}}}}})]
+    )
+    assert [(secret, key) for _, secret, key in person] == [("s", "refreshToken"), ("s", "clientId")]
     value = base64.b64encode(b"very-secret").decode()
 
     def found(secret: Any) -> Check:
