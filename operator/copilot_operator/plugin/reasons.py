@@ -40,7 +40,9 @@ class Reason:
         return found | ({"hint": self.hint} if self.hint else {})
 
 
-ASPECTS: Final = ("CredentialsReady", "CABundleReady", "ServerHealthy", "StorageReady", "MembersFound")
+ASPECTS: Final = (
+    "CredentialsReady", "CABundleReady", "CertificateReady", "ServerHealthy", "StorageReady", "MembersFound",
+)  # fmt: skip
 UPDATE_WENT_WRONG: Final = frozenset({"UpdateFailed", "UpdateHalted"})
 AT_REST: Final = frozenset({"Settled", "UpToDate", "NotKnown"})
 RUNS_SHORT: Final = frozenset({"AtMaximum"})  # sessions wait, or are refused

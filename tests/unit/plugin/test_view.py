@@ -129,6 +129,12 @@ def test_the_summary_comes_first_and_what_is_said_twice_is_told_once() -> None:
     assert found[1].hint == "kubectl copilot unpause tenant/bob -n team"
 
 
+def test_a_certificate_that_cannot_be_used_is_a_warning_of_a_pool_that_is_ready() -> None:
+    told = condition("CertificateReady", "False", "CertificateMismatched", "Secret tls: tls.key is not the key")
+    found = reasons(pool("saas", ready("PoolReady"), told), NOW)
+    assert [(each.severity, each.reason) for each in found][1] == (Severity.WARNING, "CertificateMismatched")
+
+
 def test_a_drain_is_told_from_status_else_from_the_notes_at_the_deployment() -> None:
     in_status = reasons(tenant("bob", ready("Draining", "..."), drain=DRAIN), NOW)
     assert in_status[1].message == "Cause Update, since 2m, deadline in 7m; 2 sessions still work (2 turn)"
