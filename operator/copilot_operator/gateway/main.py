@@ -87,30 +87,30 @@ class Gateway:
         front = await loop.create_server(lambda: ClientConnection(hub, bounds), host, port, backlog=_BACKLOG)
         self.port = front.sockets[0].getsockname()[1]
         log.info("listening on port %d", self.port)
-        serving = [asyncio.create_task(self._sweep(hub))]
-        if self._certificate:
-            serving.append(asyncio.create_task(self._listen_with_tls(self._certificate, hub, bounds).run()))
+        secured = self._listen_with_tls(self._certificate, hub, bounds) if self._certificate else None
+        sweeping = asyncio.create_task(self._sweep(hub))
         try:
             await stop.wait()
             self._draining = True
             front.close()
-            for each in serving[1:]:
-                each.cancel()
+            if secured:
+                secured.cancel()
             await self._drain(hub)
         finally:
-            for each in serving:
-                each.cancel()
+            sweeping.cancel()
+            if secured:
+                secured.cancel()
             front.close()
             hub.end()
 
-    def _listen_with_tls(self, certificate: "Certificate", hub: Hub, bounds: Bounds) -> TlsListener:
+    def _listen_with_tls(self, certificate: "Certificate", hub: Hub, bounds: Bounds) -> "asyncio.Task[None]":
         def context() -> ssl.SSLContext | None:
             return certificate.pair.context if certificate.pair else None
 
         listener = TlsListener(hub, bounds, context, *self._tls_listen)
         self.tls_port = listener.port
         log.info("listening with TLS on port %d", listener.port)
-        return listener
+        return asyncio.create_task(listener.run(), name="tls")
 
     def _certificate_of(self, directory: Path) -> "Certificate":
         from copilot_operator.gateway.certificate import Certificate  # what it imports takes 7 MiB
