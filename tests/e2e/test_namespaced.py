@@ -16,7 +16,7 @@ from tests.chart.generate import CHART
 from tests.cluster.api import Cluster
 from tests.support.helm import RELEASE, HelmError, helm
 from tests.support.installation import bring_images
-from tests.support.kube import Kube, write_kubeconfig
+from tests.support.kube import Kube, KubeError, write_kubeconfig
 from tests.support.operator import OperatorProcess
 from tests.support.place import POOL_NAME, Place
 from tests.support.rights import lines, used
@@ -87,6 +87,7 @@ async def test_two_namespaces_are_served_by_who_has_rights_in_them_alone(site: S
     one, two = site.one, site.two
     log = one.cluster.audit_log()
     began = log.stat().st_size if log else 0
+    the_role_admin_is_not_enough(site)
     with pytest.raises(HelmError, match="at the cluster scope"):
         site.install(watchNamespaces=[one.namespace, two.namespace])
     site.helm("uninstall", RELEASE, "--ignore-not-found")
@@ -110,6 +111,16 @@ async def test_two_namespaces_are_served_by_who_has_rights_in_them_alone(site: S
     await two.ping("bob")
 
 
+def the_role_admin_is_not_enough(site: Site) -> None:
+    """As the chart says: it gives nobody the right to give these rights."""
+    kube, namespace = site.kube, site.one.namespace
+    kube.kubectl("-n", namespace, "create", "rolebinding", "admin", "--clusterrole=admin", "--user=owner")
+    kube.kubectl("-n", namespace, "auth", "can-i", "create", "roles", "--as=owner")
+    for verb, what in (("create", "controllerrevisions"), ("patch", "copilottenants/status")):
+        with pytest.raises(KubeError):
+            kube.kubectl("-n", namespace, "auth", "can-i", verb, what, "--as=owner")
+
+
 async def serves_its_own_and_no_others(site: Site) -> None:
     site.third.pool()
     site.third.tenant("eve")
@@ -128,6 +139,9 @@ async def serves_its_own_and_no_others(site: Site) -> None:
         mark = site.kube.get(LEASE, place.namespace, MARK)
         assert mark["spec"]["holderIdentity"] == site.one.namespace
     assert site.kube.find(LEASE, site.third.namespace, MARK) is None
+    site.one.pool("nowhere", storage={"size": "128Mi", "storageClassName": "none-of-that-name"})
+    site.one.tenant("fay", "nowhere")
+    await site.one.until_reason("fay", "Unschedulable", within_s=60)
 
 
 async def suspends_and_wakes(place: Place, provider: Any) -> None:
