@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from copilot_operator.cluster.rivals import MARK
-from copilot_operator.domain.kinds import CLAIM, LEASE, ROLE_BINDING
+from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, LEASE, ROLE_BINDING
 from copilot_operator.domain.naming import gateway_of, server_of
 from tests.chart.generate import CHART
 from tests.cluster.api import Cluster
@@ -77,9 +77,13 @@ def site(
         kube.kubectl("-n", place.namespace, "create", "rolebinding", INSTALLER, "--clusterrole=cluster-admin", subject)
     token = kube.token_of(one.namespace, INSTALLER)
     yield Site(one, two, third, write_kubeconfig(tmp_path / "kubeconfig", cluster.kubeconfig, token))
+    kube.delete(DEPLOYMENT, one.namespace, ACCOUNT)
+    words = ("wait", "pods", "-l=app.kubernetes.io/name=copilot-operator", "--for=delete", "--timeout=90s")
+    kube.kubectl("-n", one.namespace, *words)
     for place in places:
+        for lease in (ACCOUNT, MARK):  # else the next operator waits until they expire
+            kube.delete(LEASE, place.namespace, lease)
         place.leave()
-    kube.kubectl("wait", f"namespace/{one.namespace}", "--for=delete", "--timeout=120s", timeout_s=130)
     operator.start()
 
 
