@@ -143,9 +143,6 @@ async def serves_its_own_and_no_others(site: Site) -> None:
         mark = site.kube.get(LEASE, place.namespace, MARK)
         assert mark["spec"]["holderIdentity"] == site.one.namespace
     assert site.kube.find(LEASE, site.third.namespace, MARK) is None
-    site.one.pool("nowhere", storage={"size": "128Mi", "storageClassName": "none-of-that-name"})
-    site.one.tenant("fay", "nowhere")
-    await site.one.until_reason("fay", "Unschedulable", within_s=60)
 
 
 async def suspends_and_wakes(place: Place, provider: Any) -> None:
