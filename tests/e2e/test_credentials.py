@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from copilot_operator.api.conditions import timestamp
+from copilot_operator.domain.github_app import serial_of
 from copilot_operator.domain.kinds import DEPLOYMENT, POOL, SECRET, TENANT, Kind
 from copilot_operator.domain.manifest import annotations_of
 from copilot_operator.domain.naming import minted_token
@@ -77,7 +78,7 @@ async def test_turns_go_on_while_the_tokens_of_an_app_end_and_people_hear_when_n
     assert await place.say("ann", None, "RECALL", resume=True) == ["notes: walnut"]
 
 
-PERSONS_LIFE_S: Final = 90  # the next one is due after a third of it, if nobody is in a turn
+PERSONS_LIFE_S: Final = 120  # the next one is due after a third of it, if nobody is in a turn
 
 
 async def test_a_persons_session_goes_on_with_token_after_token_and_a_refresh_token_that_is_used_up_is_told(
@@ -95,29 +96,41 @@ async def test_a_persons_session_goes_on_with_token_after_token_and_a_refresh_to
     def reason() -> str:
         return str((conditions(place.get("ann")).get("CredentialsReady") or {}).get("reason"))
 
-    def of_token() -> str:
+    def of_token(name: str = "serial") -> str:
         live = place.kube.get(SECRET, place.namespace, minted_token(TENANT, "ann"))
-        return str(annotations_of(live)["copilot-operator.io/token-serial"])
+        return str(annotations_of(live)[f"copilot-operator.io/token-{name}"])
 
-    async def recalls() -> bool:
-        """A turn may begin in the moment between GitHub's answer and the gateway's hearing of it."""
+    async def says(prompt: str, *, resume: bool = True) -> str:
+        """Nothing if it failed: a turn may begin in the moment between GitHub's answer and the gateway's hearing of it."""
         try:
-            return await place.say("ann", None, "RECALL", resume=True) == ["notes: walnut"]
+            return " ".join(await place.say("ann", None, prompt, resume=resume))
         except TalkFailed:
-            return False
+            return ""
+
+    async def begins() -> bool:
+        return bool(await says("remember NOTE=walnut", resume=False) or await says("remember NOTE=walnut"))
+
+    async def recalls(more: str = "") -> bool:
+        return (await says(f"RECALL {more}")).startswith("notes: walnut")
+
+    async def is_waited_for() -> bool:
+        """A turn that goes on for longer than until the next token is due, which would end that of the turn."""
+        before = of_token()
+        return await recalls(f"SLEEP={PERSONS_LIFE_S * 3 / 8}") and of_token() == before
 
     assert reason() == "TokenMinted"
-    running, first = place.running("ann"), of_token()
-    assert await place.say("ann", None, "remember NOTE=walnut") != []
-    assert await place.say("ann", None, "RECALL SLEEP=40", resume=True) == ["notes: walnut"]
-    assert of_token() == first, "the next one was due, and would have ended that of the turn"
-    await place.until(lambda: of_token() != first, within_s=60, what="the next token", about="ann")
+    running = place.running("ann")
+    await place.until(begins, within_s=60, what="a session", about="ann")
+    await place.until(is_waited_for, within_s=240, what="a turn is waited for", about="ann")
+    before = of_token()
+    await place.until(lambda: of_token() != before, within_s=90, what="the next token", about="ann")
     await place.until(recalls, within_s=60, what="the session goes on with it", about="ann")
 
     place.secret("ann-grant", grant | {"refreshToken": "used up"})
     await place.until(lambda: reason() == "RefreshTokenRejected", within_s=60, what="it is told", about="ann")
     place.secret("ann-grant", grant | {"refreshToken": "ghr_again"})
     await place.until(lambda: reason() == "TokenMinted", within_s=60, what="it starts afresh", about="ann")
+    assert of_token("origin") == serial_of("ghr_again")
     await place.until(recalls, within_s=60, what="the session goes on with a new grant", about="ann")
     assert place.running("ann") == running, "no server is restarted for a person's token"
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any, Final
 
-from copilot_operator.domain.kinds import POD, POOL, SECRET
-from copilot_operator.domain.naming import gateway_of
+from copilot_operator.domain.kinds import POD, POOL, SECRET, TENANT
+from copilot_operator.domain.naming import gateway_of, minted_token
 from tests.support.github import private_key
 from tests.support.kube import KubeError, conditions
 from tests.support.leaks import canaries, leaks, logs, objects
@@ -19,6 +19,8 @@ from tests.support.talk import TalkFailed
 MODEL_KEY: Final = "sk-canary-of-the-pools-model"
 CLIENTS_KEY: Final = "sk-canary-of-the-clients-own"
 GITHUB_TOKEN: Final = "gho_canaryOfATenantsOwnToken"
+REFRESH_TOKEN: Final = "ghr_canaryOfAPersonsGrant"
+CLIENT_SECRET: Final = "canary-of-an-apps-client-secret"
 PAGES: Final = {"copilot": (("4322", "/state"), ("4322", "/metrics"), ("4323", "/metrics")),
                 "copilot-gateway": (("4322", "/metrics"), ("4322", "/tenants"), ("4322", "/servers"))}  # fmt: skip
 FETCH: Final = """
@@ -67,8 +69,11 @@ async def test_no_secret_is_told_by_anybody(place: Place, provider: Any) -> None
     app = {"appId": 1, "installationId": 2, "privateKeySecretRef": {"name": "app", "key": "key.pem"}}
     place.pool("minted", server=server, auth={"gitHub": {"app": app | {"apiUrl": "http://127.0.0.1:9"}}})
     place.tenant("cy", pool="minted")
-    await place.until_ready("ann", within_s=120)
-    await place.until_ready("bob", within_s=120)
+    grant = {"clientId": "Iv23.id", "clientSecret": CLIENT_SECRET, "url": f"{github}/lives/90"}
+    place.secret("grant", grant | {"refreshToken": REFRESH_TOKEN})
+    place.tenant("dan", auth={"gitHub": {"userToken": {"secretRef": {"name": "grant"}}}})
+    for name in ("ann", "bob", "dan"):
+        await place.until_ready(name, within_s=120)
 
     assert await place.say("ann", None, "remember NOTE=walnut") != []
     for what in (
@@ -81,6 +86,15 @@ async def test_no_secret_is_told_by_anybody(place: Place, provider: Any) -> None
     ):
         with suppress(TalkFailed):  # some of it is to fail; that it is told nowhere is what counts
             await what
+    persons = place.kube.get(SECRET, place.namespace, minted_token(TENANT, "dan"))["data"]
+    used_up = base64.b64decode(persons["refreshToken"]).decode()
+    place.secret("grant", grant | {"refreshToken": f"of another App {used_up}"})  # which is told, and not what it is
+    await place.until(
+        lambda: conditions(place.get("dan"))["CredentialsReady"]["reason"] == "RefreshTokenRejected",
+        within_s=60,
+        what="people hear that no token of the person can be had",
+        about="dan",
+    )
     await place.until(
         lambda: (
             conditions(place.kube.get(POOL, place.namespace, "minted")).get("CredentialsReady", {}).get("reason")
@@ -90,9 +104,13 @@ async def test_no_secret_is_told_by_anybody(place: Place, provider: Any) -> None
         what="people hear that no token of the App can be made",
     )
 
-    secret = canaries(place.kube, place.namespace) | {CLIENTS_KEY: "the client's own key"}
+    secret = canaries(place.kube, place.namespace) | {
+        CLIENTS_KEY: "the client's own key",
+        REFRESH_TOKEN: "grant, before",
+    }
     origins = {origin.partition("/")[0] for origin in secret.values()}
-    assert {"model", "github", "app", gateway_of(POOL_NAME), "copilot-ann"} <= origins, "a kind of secret is missing"
+    kinds = {"model", "github", "app", "grant", minted_token(TENANT, "dan"), gateway_of(POOL_NAME), "copilot-ann"}
+    assert kinds <= origins, "a kind of secret is missing"
     told = chain(
         objects(place.kube, place.namespace),
         logs(place.kube, place.namespace),
