@@ -101,7 +101,7 @@ async def test_a_persons_session_goes_on_with_token_after_token_and_a_refresh_to
         return str(annotations_of(live)[f"copilot-operator.io/token-{name}"])
 
     async def says(prompt: str, *, resume: bool = True) -> str:
-        """Nothing if it failed: a turn may begin in the moment between GitHub's answer and the gateway's hearing of it."""
+        """Nothing if it failed: a turn may begin between GitHub's answer and the gateway's hearing of it."""
         try:
             return " ".join(await place.say("ann", None, prompt, resume=resume))
         except TalkFailed:
