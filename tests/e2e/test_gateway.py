@@ -371,8 +371,9 @@ async def test_a_pool_has_as_many_servers_as_its_sessions_need(place: Place, pro
         await place.until_ready(name, within_s=READY_S)
     assert conditions(pool_of(place))["Scaled"]["reason"] == "NobodyNeedsIt"
     assert running(place) == set()
-    first = asyncio.create_task(place.say("jan", None, "remember NOTE=fir SLEEP=35"))
+    first = asyncio.create_task(place.say("jan", None, "remember NOTE=fir SLEEP=45"))
     await place.until(lambda: servers_ready(place) == 1, within_s=60, what="a request has started a server")
+    await place.until(lambda: protected(place), within_s=40, what="it works: who comes now finds no room")
     second = asyncio.create_task(place.say("kim", None, "remember NOTE=oak"))
 
     def another_is_ready() -> bool:
