@@ -103,7 +103,8 @@ class Lease:
     async def _attempt(self) -> bool:
         """One try to take or renew; False when another holds it or the API server gave no answer in time."""
         started = _now()
-        left_s = max(0.5, min(RENEW_DEADLINE_S, self._renewed_at + RENEW_DEADLINE_S - started))
+        held = self._renewed_at > float("-inf")
+        left_s = max(0.5, self._renewed_at + RENEW_DEADLINE_S - started) if held else RENEW_DEADLINE_S
         try:
             async with asyncio.timeout(left_s):
                 won = await self._write()
@@ -115,7 +116,7 @@ class Lease:
         self.answered_at = _now()
         if won:
             self._renewed_at, self.holder = started, self.identity
-        elif self._renewed_at > float("-inf"):
+        elif held:
             raise LeaseLost("another replica holds the lease")
         return won
 

@@ -123,6 +123,16 @@ async def test_the_first_candidate_leads_at_once_and_keeps_the_lease() -> None:
 
 
 @pytest.mark.looptime
+async def test_a_slow_api_server_keeps_nobody_from_leading() -> None:
+    store, leading = Store(), Leading()
+    lease, _ = candidate(store, "a", [(0.5, 0.5)] * 100)
+    task = asyncio.create_task(lease.hold(leading))
+    await asyncio.sleep(60)
+    assert (leading.until, store.holder, lease.valid()) == (None, "a", True)
+    await end(task)
+
+
+@pytest.mark.looptime
 async def test_on_a_clean_end_the_lease_is_given_back_and_the_other_takes_over_at_once() -> None:
     store, leading = Store(), Leading()
     first, _ = candidate(store, "a")
