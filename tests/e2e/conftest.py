@@ -15,6 +15,7 @@ from tests.support import model_pod
 from tests.support.eventually import eventually
 from tests.support.installation import bring_images, install_api, install_rights
 from tests.support.kube import NAMESPACE, Kube
+from tests.support.leaks import leaks
 from tests.support.operator import OperatorProcess, rest_installed_operator, scale
 from tests.support.place import Place
 from tests.support.talk import Application
@@ -52,10 +53,17 @@ def application(cluster: Cluster) -> Iterator[Application]:
 
 
 @pytest.fixture(scope="session")
+def secrets() -> dict[str, str]:
+    """Texts of the Secrets that there were in tests' namespaces, and where they are from."""
+    return {}
+
+
+@pytest.fixture(scope="session")
 def running_operator(
-    cluster: Cluster, kube: Kube, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, kube: Kube, tmp_path_factory: pytest.TempPathFactory, secrets: dict[str, str]
 ) -> Iterator[OperatorProcess]:
-    """The only operator of the cluster; one that was installed rests meanwhile."""
+    """The only operator of the cluster; one that was installed rests meanwhile. No secret of any test may be in what it
+    has logged, at level debug."""
     bring_images(cluster)
     install_rights(kube)
     replicas = rest_installed_operator(kube)
@@ -65,6 +73,8 @@ def running_operator(
     process.stop()
     if replicas:
         scale(kube, replicas)
+    found = leaks(secrets, iter([("the operator's log", process.log_since(0))]))
+    assert found == [], "whoever may read logs reads secrets"
 
 
 @pytest.fixture
@@ -75,11 +85,18 @@ def operator(running_operator: OperatorProcess) -> OperatorProcess:
 
 
 @pytest.fixture
-def place(kube: Kube, cluster: Cluster, operator: OperatorProcess, application: Application) -> Iterator[Place]:
-    """A namespace of the test's own."""
+def place(
+    kube: Kube, cluster: Cluster, operator: OperatorProcess, application: Application, secrets: dict[str, str]
+) -> Iterator[Place]:
+    """A namespace of the test's own, in which no secret may be but in Secrets when it ends."""
     made = Place.make(kube, cluster, operator, application)
     yield made
-    made.leave()
+    try:
+        found = made.leaks()  # before the assertion, which would show what it compares
+        secrets.update({text: f"{origin} of {made.namespace}" for text, origin in made.brought.items()})
+    finally:
+        made.leave()
+    assert found == [], "whoever may read objects and logs reads secrets"
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,16 @@ and in what pods write."""
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import chain
 from typing import Any, Final
 
+from copilot_operator.domain.github_app import SERIAL_KEY
 from copilot_operator.domain.kinds import POD, SECRET
 from tests.support.kube import Kube, KubeError, Object
 
-ADDRESS_KEYS: Final = frozenset({"host", "port", "cliUrl"})  # of connection Secrets
+NO_SECRET_KEYS: Final = frozenset({"host", "port", "cliUrl", SERIAL_KEY, "clientId", "tls.crt", "ca.crt"})
+"""Of connection Secrets, minted tokens, grants and certificates: anybody may know those."""
 PUBLIC: Final = frozenset(
     {"baseUrl", "base_url", "type", "wireApi", "model"}
 )  # of a credential in a gateway's settings
@@ -23,11 +27,24 @@ def canaries(kube: Kube, namespace: str) -> dict[str, str]:
     """Secret texts, and where they are from (``SECRET/KEY``)."""
     found: dict[str, str] = {}
     for secret in kube.list(SECRET, namespace):
-        for key, encoded in (secret.get("data") or {}).items():
-            text = base64.b64decode(encoded).decode(errors="replace")
-            if key not in ADDRESS_KEYS:
-                found |= dict.fromkeys(secret_texts(text), f"{secret['metadata']['name']}/{key}")
+        data = (secret.get("data") or {}).items()
+        values = {key: base64.b64decode(encoded).decode(errors="replace") for key, encoded in data}
+        found |= texts_of(secret["metadata"]["name"], values)
     return found
+
+
+def texts_of(secret: str, values: Mapping[str, str]) -> dict[str, str]:
+    """The same of one Secret, by its name and values."""
+    found: dict[str, str] = {}
+    for key, text in values.items():
+        if key not in NO_SECRET_KEYS:
+            found |= dict.fromkeys(secret_texts(text), f"{secret}/{key}")
+    return found
+
+
+def leaks_of(kube: Kube, namespace: str, secret: Mapping[str, str]) -> list[str]:
+    """Which of these are in what the API server keeps in the namespace, or in the logs of its pods."""
+    return leaks(secret, chain(objects(kube, namespace), logs(kube, namespace)))
 
 
 def secret_texts(text: str) -> Iterator[str]:
@@ -73,13 +90,16 @@ def objects(kube: Kube, namespace: str) -> Iterator[tuple[str, str]]:
             yield f"{resource} {item['metadata'].get('name')}", json.dumps(item, ensure_ascii=False)
 
 
-def _listable(kube: Kube) -> Iterator[tuple[str, str]]:
+@cache
+def _listable(kube: Kube) -> list[tuple[str, str]]:
     """Path of a group's preferred version, and the resource's name in it."""
     groups = kube.request("GET", "/apis")["groups"]
-    for path in ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]:
-        for resource in kube.request("GET", path)["resources"]:
-            if resource["namespaced"] and "list" in resource["verbs"] and (path, resource["name"]) != SECRETS:
-                yield path, resource["name"]
+    return [
+        (path, resource["name"])
+        for path in ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
+        for resource in kube.request("GET", path)["resources"]
+        if resource["namespaced"] and "list" in resource["verbs"] and (path, resource["name"]) != SECRETS
+    ]
 
 
 SECRETS: Final = ("/api/v1", SECRET.plural)
@@ -95,7 +115,7 @@ def logs(kube: Kube, namespace: str) -> Iterator[tuple[str, str]]:
                 try:
                     said = kube.text(POD.path(namespace, name, "log"), query)
                 except KubeError as error:
-                    if error.status in (400, 404, 500):  # it has not begun, or is gone
+                    if error.status in (400, 404) or error.status >= 500:  # it has not begun, or is gone, or its node
                         continue
                     raise
                 yield f"the log of {name}, {each['name']}", said

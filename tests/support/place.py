@@ -5,7 +5,7 @@ import json
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from copilot_operator.domain.kinds import CLAIM, DEPLOYMENT, SECRET, SERVICE, TENANT
@@ -14,6 +14,7 @@ from tests.cluster.api import Cluster
 from tests.support.application import ConnectionData
 from tests.support.eventually import eventually
 from tests.support.kube import NAMESPACE, Kube, Object, conditions, is_ready, pods_of, ready_reason
+from tests.support.leaks import canaries, leaks_of, texts_of
 from tests.support.operator import OperatorProcess
 from tests.support.talk import Application, Talk
 
@@ -25,13 +26,15 @@ API: Final = "copilot-operator.io/v1alpha1"
 
 @dataclass(frozen=True)
 class Place:
-    """Everything is small: test clusters have one node with two cores."""
+    """Everything is small: test clusters have one node with two cores. ``brought``: texts of Secrets that were made
+    here, and where they are from; the test may delete them."""
 
     kube: Kube
     cluster: Cluster
     operator: OperatorProcess
     application: Application
     namespace: str
+    brought: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def make(cls, kube: Kube, cluster: Cluster, operator: OperatorProcess, application: Application) -> "Place":
@@ -59,6 +62,7 @@ class Place:
         manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": self.namespace}}
         if usable:
             manifest["metadata"] |= {"labels": {"copilot-operator.io/tenant-usable": "true"}}  # type: ignore[operator]
+        self.brought.update(texts_of(name, values))
         return self.kube.apply(manifest | {"stringData": values})
 
     def get(self, tenant: str) -> Object:
@@ -182,6 +186,11 @@ class Place:
             if deployment := self.deployment(tenant):
                 parts.append(f"deployment: {json.dumps(deployment.get('status'))}")
         return "\n".join([*parts, "operator:", self.operator.said()])
+
+    def leaks(self) -> list[str]:
+        """Which secrets of this place are in what else the API server keeps of it, or in its pods' logs."""
+        self.brought.update(canaries(self.kube, self.namespace))
+        return leaks_of(self.kube, self.namespace, self.brought)
 
     def leave(self) -> None:
         """Let the namespace go; nobody waits for it."""
