@@ -64,7 +64,7 @@ def of_tenant(found: Pools) -> TenantSnapshot:
     return tenants._wishes(TenantSnapshot(raw, datetime.now(UTC), SETTINGS, SERVER))
 
 
-@pytest.mark.parametrize("rotate_at", [None, TO_COME])
+@pytest.mark.parametrize("rotate_at", [None, TO_COME], ids=["none is asked for", "to come"])
 async def test_until_its_time_nothing_is_made(rotate_at: str | None) -> None:
     found = some(rotate_at, {SERVER: "old"}, "")
     assert ((await of_pool(found)).new_tokens, (await of_pool(found)).spent_tokens) == ({}, frozenset())
