@@ -471,7 +471,8 @@ class Operator:
         self.minter.follow((POOL, namespace, pool), app_of(snapshot))
         view = snapshot.gateway if snapshot else GatewayView()
         pods = {pod.name: pod.ip for pod in view.pods if pod.ip and pod.ready and not pod.terminating}
-        self.gateways.follow(namespace, pool, pods, view.admin_key)
+        others = [pod.ip for pod in view.pods if pod.ip and pod.name not in pods]
+        self.gateways.follow(namespace, pool, pods, view.admin_key, others)
         stored = [] if snapshot is None or snapshot.paused else noted(view.tenants)
         self.fleet.inventory.erase(namespace, pool, orders(pool, stored, codes_of(view.entries)))
 

@@ -143,6 +143,7 @@ async def test_with_one_broken_certificate_every_turn_fails(start: Start, compan
     assert "invalid extra CA certificate" in found["data"]["message"]
 
 
+@pytest.mark.timeout(1500)
 @BOTH
 async def test_who_is_named_in_no_proxy_is_asked_directly(start: Start, company: Company, tmp_path: Path) -> None:
     """A name with all below it, a range of addresses; and, named or not, the server's own pod and Services. For http://,

@@ -3,6 +3,8 @@
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import pytest
+
 from copilot_operator.domain.kinds import POOL
 from tests.support.certificates import certificate
 from tests.support.kube import Object, conditions
@@ -21,6 +23,7 @@ def told(place: Place) -> Object:
     return conditions(place.kube.get(POOL, place.namespace, POOL_NAME)).get("CABundleReady") or {}
 
 
+@pytest.mark.timeout(1500)
 async def test_servers_wait_for_certificates_take_changed_ones_by_a_drain_and_go_on_with_what_they_have(
     place: Place, provider: Any
 ) -> None:

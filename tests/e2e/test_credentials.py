@@ -81,6 +81,7 @@ async def test_turns_go_on_while_the_tokens_of_an_app_end_and_people_hear_when_n
 PERSONS_LIFE_S: Final = 120  # the next one is due after a third of it, if nobody is in a turn
 
 
+@pytest.mark.timeout(1500)
 async def test_a_persons_session_goes_on_with_token_after_token_and_a_refresh_token_that_is_used_up_is_told(
     place: Place, provider: Any
 ) -> None:

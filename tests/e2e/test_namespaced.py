@@ -77,16 +77,19 @@ def site(
         kube.kubectl("-n", place.namespace, "create", "rolebinding", INSTALLER, "--clusterrole=cluster-admin", subject)
     token = kube.token_of(one.namespace, INSTALLER)
     yield Site(one, two, third, write_kubeconfig(tmp_path / "kubeconfig", cluster.kubeconfig, token))
-    kube.delete(DEPLOYMENT, one.namespace, ACCOUNT)
-    words = ("wait", "pods", "-l=app.kubernetes.io/name=copilot-operator", "--for=delete", "--timeout=90s")
-    kube.kubectl("-n", one.namespace, *words)
-    for place in places:
-        for lease in (ACCOUNT, MARK):  # else the next operator waits until they expire
-            kube.delete(LEASE, place.namespace, lease)
-        place.leave()
-    operator.start()
+    try:
+        kube.delete(DEPLOYMENT, one.namespace, ACCOUNT)
+        words = ("wait", "pods", "-l=app.kubernetes.io/name=copilot-operator", "--for=delete", "--timeout=90s")
+        kube.kubectl("-n", one.namespace, *words)
+    finally:
+        for place in places:
+            for lease in (ACCOUNT, MARK):  # else the next operator waits until they expire
+                kube.delete(LEASE, place.namespace, lease)
+            place.leave()
+        operator.start()
 
 
+@pytest.mark.timeout(1500)  # two restarts of an operator, each after a minute's look at its rights
 async def test_two_namespaces_are_served_by_who_has_rights_in_them_alone(site: Site, provider: Any) -> None:
     one, two = site.one, site.two
     log = one.cluster.audit_log()

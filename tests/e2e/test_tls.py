@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from copilot_operator.domain.kinds import POD, POOL, SECRET, SERVICE
 from copilot_operator.domain.naming import GATEWAY_NAME, NAME_LABEL, gateway_of
 from tests.e2e.test_plugin import Plugin, plugin
@@ -74,6 +76,7 @@ def connected(plugin: Plugin, tenant: str, server: str) -> Iterator[str]:
     assert process.returncode == 0
 
 
+@pytest.mark.timeout(1500)  # nodes bring changes of a Secret within two minutes, four times
 async def test_an_sdk_without_tls_talks_through_it_and_goes_on_while_the_certificate_changes(
     place: Place, plugin: Plugin, provider: Any, tmp_path: Path
 ) -> None:

@@ -101,3 +101,18 @@ def test_an_expired_pair_takes_the_place_of_one_that_has_expired_as_well() -> No
         assert certificate.fault is None
         assert certificate.pair is not None
         assert certificate.pair.not_after < time.time()
+
+
+def test_a_pair_that_begins_later_takes_the_place_of_the_one_in_use_then() -> None:
+    told = list[Fault | None]()
+    with a_directory() as directory:
+        lay(directory, "good")
+        certificate = Certificate(directory, told.append)
+        certificate.look()
+        first = certificate.pair
+        lay(directory, "renewed")
+        for _ in range(3):
+            certificate.look(now=time.time() - 2 * 86400)
+        assert (certificate.pair is first, told) == (True, [None, Fault.NOT_YET])
+        certificate.look()
+        assert (certificate.pair is first, told) == (False, [None, Fault.NOT_YET, None])

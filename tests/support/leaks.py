@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
+from http.client import HTTPException
 from itertools import chain
 from typing import Any, Final
 
@@ -12,7 +13,9 @@ from copilot_operator.domain.github_app import SERIAL_KEY
 from copilot_operator.domain.kinds import POD, SECRET
 from tests.support.kube import Kube, KubeError, Object
 
-NO_SECRET_KEYS: Final = frozenset({"host", "port", "cliUrl", SERIAL_KEY, "clientId", "tls.crt", "ca.crt"})
+NO_SECRET_KEYS: Final = frozenset(
+    {"host", "port", "tlsPort", "cliUrl", "namespace", SERIAL_KEY, "clientId", "tls.crt", "ca.crt"}
+)
 """Of connection Secrets, minted tokens, grants and certificates: anybody may know those."""
 PUBLIC: Final = frozenset(
     {"baseUrl", "base_url", "type", "wireApi", "model"}
@@ -118,4 +121,6 @@ def logs(kube: Kube, namespace: str) -> Iterator[tuple[str, str]]:
                     if error.status in (400, 404) or error.status >= 500:  # it has not begun, or is gone, or its node
                         continue
                     raise
+                except (OSError, HTTPException):  # it went while it was read
+                    continue
                 yield f"the log of {name}, {each['name']}", said

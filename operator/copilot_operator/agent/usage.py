@@ -90,12 +90,13 @@ def takes_no_writes(path: Path, mountinfo: str) -> bool:
     """Whether the file system that holds ``path`` is read-only, by ``/proc/self/mountinfo`` (proc_pid_mountinfo(5)).
 
     The options of one mount say nothing: the agent's own is read-only always. Those of the file system do; ext4 has
-    another word for itself after an error (Linux 6.15).
+    another word for itself after an error (Linux 6.15). One without a source has none: gVisor tells the mount's again.
     """
     deepest, options = "", ""
     for line in mountinfo.splitlines():
         mount, _, of_file_system = line.partition(" - ")
         point = mount.split(" ")[4].replace("\\040", " ")
         if path.is_relative_to(point) and len(point) >= len(deepest):  # of two at one place the later one counts
-            deepest, options = point, of_file_system.split(" ")[2]
+            _, source, said = of_file_system.split(" ")[:3]
+            deepest, options = point, "" if source == "none" else said
     return not {"ro", "emergency_ro"}.isdisjoint(options.split(","))

@@ -82,7 +82,10 @@ class Lease:
             alone = False
         if not alone:
             await self._release()
-        return alone and self.valid()
+        if leads := alone and self.valid():
+            return leads
+        self._renewed_at = float("-inf")  # nothing is held: the next try has all the time that there is
+        return False
 
     async def _alone(self) -> bool:
         return not self.hears_of(await self._acting())

@@ -194,8 +194,7 @@ class Pools:
         due = latest(wanted, datetime.now(UTC)) if wanted else ""
         if not due and len(held) == 1:
             return next(iter(held)), next(iter(held))  # of most: no need to look at their Deployments
-        source = self._token_source(namespace, server)
-        return rotations(held, parts_of(source[1])[1] if source else None, due)
+        return rotations(held, self._named(namespace, server), due)
 
     def _secrets(self, namespace: str, pool: str) -> list[tuple[str, str, dict[str, str]]]:
         """Name, resourceVersion and values of the pool's own Secrets; one that merely has the label is none of them."""
@@ -393,7 +392,8 @@ class Pools:
                 new[key_of(server, current)] = await self._adopt_or_mint(namespace, tenant, spec)
             if wanted not in {current, *known}:
                 new[key_of(server, wanted)] = secrets.token_urlsafe(32)
-            spent |= {key_of(server, rotation) for rotation in known - {current, wanted}}
+            if others := known - {current, wanted}:
+                spent |= {key_of(server, rotation) for rotation in others - {self._named(namespace, server)}}
         return new, frozenset(spent)
 
     def _connection_tokens(self, namespace: str, pool: str) -> dict[str, ConnectionToken]:
@@ -410,6 +410,11 @@ class Pools:
         live = self.cache.get(DEPLOYMENT, namespace, server)
         source = token_source(live) if live else None
         return source if source and parts_of(source[1])[0] == server else None
+
+    def _named(self, namespace: str, server: str) -> str | None:
+        """The rotation whose token its Deployment names: a container may start with it again at any moment."""
+        source = self._token_source(namespace, server)
+        return parts_of(source[1])[1] if source else None
 
     def _shard_of(self, namespace: str, server: str, pool: str) -> str | None:
         """The shard that a Deployment takes its token from; only one that this pool may have made."""

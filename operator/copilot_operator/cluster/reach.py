@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Never
 
 from copilot_operator.cluster.client import KubeApi
-from copilot_operator.cluster.errors import ApiError
+from copilot_operator.cluster.errors import ApiError, Unavailable
 from copilot_operator.cluster.observe import SELECTORS
 from copilot_operator.cluster.rivals import MARK
 from copilot_operator.domain.kinds import ACCESS_REVIEW, LEASE, Kind
@@ -91,4 +91,7 @@ class Reach:
             "kind": ACCESS_REVIEW.kind,
             "spec": {"resourceAttributes": wanted},
         }
-        return bool((await self.api.create(ACCESS_REVIEW, "", body))["status"]["allowed"])
+        status = (await self.api.create(ACCESS_REVIEW, "", body))["status"]
+        if not status["allowed"] and (why := status.get("evaluationError")):  # nobody knows: a webhook that is away
+            raise Unavailable("create selfsubjectaccessreview", 0, "", why)
+        return bool(status["allowed"])

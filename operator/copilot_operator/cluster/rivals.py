@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from copilot_operator.cluster.client import KubeApi
-from copilot_operator.cluster.errors import Absent, Conflict, Ending
+from copilot_operator.cluster.errors import Absent, ApiError, Conflict, Ending
 from copilot_operator.domain.kinds import LEASE
 from copilot_operator.domain.manifest import Manifest
 
@@ -136,12 +136,16 @@ class Marks:
                 return ""
             except Ending:
                 return ""
+            except Absent as error:
+                if live is None:  # the namespace is not there
+                    return ""
+                failed: ApiError = error
             except Conflict as error:  # another replica of ours, or an installation that begins as we do
-                conflict = error
+                failed = error
             live, holder = await self._look(namespace)
             if told := self._told(namespace, holder):
                 return told
-        raise conflict
+        raise failed
 
     def _told(self, namespace: str, holder: str) -> str:
         """Of another than us, and "" of nobody else."""

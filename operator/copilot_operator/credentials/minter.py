@@ -134,6 +134,10 @@ class Minter:
         if wanted is None:
             return None
         if (left_s := self._due_s(wanted)) > 0:
+            if owner in self.failures:  # it was stored all the same, or by another replica
+                self._forget(owner)
+                self._unstored.pop(owner, None)
+                self._changed(owner)
             return left_s
         if isinstance(wanted.app, UserToken) and await self._waits_for_turns(owner, wanted):
             return TURNS_S
@@ -174,19 +178,20 @@ class Minter:
 
     async def _renew(self, owner: Owner, wanted: Wanted, user: UserToken) -> Token:
         """Stored even if we lead no more: the vault knows whether somebody else was faster. Raises MintError."""
-        made = self._unstored.pop(owner, None)
+        made = self._unstored.get(owner)
         if made is None:
             grant = await self._vault.grant(owner, wanted.uid, user)
             if not self._may_write():
                 raise MintError("TokenPending", "Another replica of the operator leads")
             token = await self._github.refresh(user, grant)
-            made = (wanted.uid, source_of(user, wanted.made_from), token)
+            made = self._unstored[owner] = (wanted.uid, source_of(user, wanted.made_from), token)
         try:
             await self._vault.store(owner, *made)
         except MintError as error:
-            if error.reason == NOT_STORED:
-                self._unstored[owner] = made
+            if error.reason != NOT_STORED:
+                del self._unstored[owner]
             raise
+        del self._unstored[owner]
         return made[2]
 
     def _minted(self, owner: Owner, wanted: Wanted, token: Token) -> float | None:

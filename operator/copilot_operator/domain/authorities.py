@@ -14,7 +14,7 @@ from copilot_operator.domain.manifest import Manifest
 from copilot_operator.domain.secrets import decoded
 from copilot_operator.domain.snapshot import Bundle, Finding
 
-CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICATE-----")
 FIELD: Final = "server.caBundleConfigMapRef"
 
 

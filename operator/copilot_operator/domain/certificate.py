@@ -20,6 +20,7 @@ FAULTS: Final = {
     "Unreadable": Finding("CertificateUnreadable", "tls.crt or tls.key is not PEM, or the key wants a password"),
     "Mismatched": Finding("CertificateMismatched", "tls.key is not the key of the first certificate in tls.crt"),
     "Expired": Finding("CertificateExpired", "its certificate has ended"),
+    "NotYet": Finding("CertificateNotYetValid", "its certificate begins later"),
 }
 
 
@@ -38,6 +39,10 @@ def certificate(secret: str, shown: Sequence[Shown], now: datetime) -> tuple[Con
     end = timestamp(worst.not_after)
     if worst.not_after <= now:
         return "False", Finding("CertificateExpired", f"Secret {secret}: its certificate ended at {end}. Renew it")
+    if worst.not_before and worst.not_before > now:
+        begins = timestamp(worst.not_before)
+        message = f"Secret {secret}: its certificate begins at {begins}, and is refused until then"
+        return "False", Finding("CertificateNotYetValid", message)
     if worst.fault:
         fault = FAULTS.get(worst.fault, FAULTS["Unreadable"])
         message = f"Secret {secret}: {fault.message}. Gateways show the one before, until {end}. Mend it before that"
@@ -69,4 +74,5 @@ def _rank(shown: Shown, now: datetime) -> tuple[int, float]:
     if shown.not_after is None:
         return 0, 0.0
     end = shown.not_after.timestamp()
-    return (1 if shown.not_after <= now else 2 if shown.fault else 3), end
+    early = shown.not_before is not None and shown.not_before > now
+    return (1 if shown.not_after <= now or early else 2 if shown.fault else 3), end

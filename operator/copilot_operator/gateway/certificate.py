@@ -16,6 +16,7 @@ from cryptography import x509
 
 CERTIFICATE: Final = "tls.crt"
 KEY: Final = "tls.key"
+OTHER_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # OpenSSL's reasons
 
 
 class Fault(StrEnum):
@@ -25,6 +26,7 @@ class Fault(StrEnum):
     UNREADABLE = "Unreadable"  # no certificate, or no key without a password, in PEM
     MISMATCHED = "Mismatched"  # the key is another certificate's
     EXPIRED = "Expired"  # and the one in use is not
+    NOT_YET = "NotYet"  # it begins later, and the one in use holds until then
 
 
 class BadPair(Exception):
@@ -46,7 +48,9 @@ class Pair:
 
 def refusal(new: Pair, old: Pair | None, now: float) -> Fault | None:
     """Why ``new`` does not take the place of ``old``. An expired one alone is shown: its error says what is wrong."""
-    return Fault.EXPIRED if old is not None and new.not_after <= now < old.not_after else None
+    if old is None or old.not_after <= now:
+        return None
+    return Fault.EXPIRED if new.not_after <= now else Fault.NOT_YET if now < new.not_before else None
 
 
 def read(directory: Path) -> Pair:
@@ -61,8 +65,8 @@ def read(directory: Path) -> Pair:
     except FileNotFoundError as error:
         raise BadPair(Fault.MISSING) from error
     except ssl.SSLError as error:
-        raise BadPair(Fault.MISMATCHED if error.reason == "KEY_VALUES_MISMATCH" else Fault.UNREADABLE) from error
-    except (OSError, ValueError) as error:
+        raise BadPair(Fault.MISMATCHED if error.reason in OTHER_KEY else Fault.UNREADABLE) from error
+    except (OSError, ValueError, x509.InvalidVersion) as error:
         raise BadPair(Fault.UNREADABLE) from error
     return Pair(first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp(), context)
 
@@ -84,9 +88,11 @@ class Certificate:
     def look(self, now: float | None = None) -> None:
         """Take what has changed since the last time."""
         seen = tuple(_numbers(self._directory / name) for name in (CERTIFICATE, KEY))
-        if seen == self._seen:
+        known = seen == self._seen
+        if known and self.fault is not Fault.NOT_YET:
             return
         self._seen = seen  # taken before it is read: what changes meanwhile is read again
+        before = self.fault
         try:
             pair = read(self._directory)
             self.fault = refusal(pair, self.pair, time.time() if now is None else now)
@@ -94,7 +100,8 @@ class Certificate:
             self.fault = error.fault
         else:
             self.pair = self.pair if self.fault else pair
-        self._told(self.fault)
+        if not known or self.fault is not before:
+            self._told(self.fault)
 
 
 def _numbers(path: Path) -> tuple[int, int, int] | None:

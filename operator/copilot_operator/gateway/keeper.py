@@ -215,8 +215,9 @@ class Keeper:
         with contextlib.suppress(ServerError):  # as a rule: it is not loaded
             await self._call("session.log", owners.said(id, owners.LEFT))
         await asyncio.sleep(AGAIN_S)
-        with contextlib.suppress(ServerError):
-            await self._call("session.log", owners.said(id, owners.LEFT))
+        if not self._owned(id):
+            with contextlib.suppress(ServerError):
+                await self._call("session.log", owners.said(id, owners.LEFT))
 
     async def _tell(self, id: str, what: str) -> None:
         await self._call("session.log", owners.said(id, what, ME))

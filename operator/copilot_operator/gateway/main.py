@@ -70,7 +70,7 @@ class Gateway:
         self.admin_port = web.sockets[0].getsockname()[1]
         feeding = asyncio.create_task(self._feed(), name="feed") if self._settings else None
         if feeding:
-            feeding.add_done_callback(lambda task: self._feed_ended(task, stop))
+            feeding.add_done_callback(lambda task: _ended(task, "cannot follow the cluster", stop))
         try:
             if config := await self._first_config(stop):
                 await self._serve(Hub(config, self.metrics), stop)
@@ -89,6 +89,9 @@ class Gateway:
         log.info("listening on port %d", self.port)
         secured = self._listen_with_tls(self._certificate, hub, bounds) if self._certificate else None
         sweeping = asyncio.create_task(self._sweep(hub))
+        sweeping.add_done_callback(lambda task: _ended(task, "cannot look after its sessions", stop))
+        if secured:
+            secured.add_done_callback(lambda task: _ended(task, "cannot listen with TLS", stop))
         try:
             await stop.wait()
             self._draining = True
@@ -135,12 +138,6 @@ class Gateway:
             if self._hub:
                 self._hub.pods = self._pods
             await Feed(reader, self._settings, self._directory, self._changed.set).run()
-
-    def _feed_ended(self, task: asyncio.Task[None], stop: asyncio.Event) -> None:
-        """Without it the configuration would grow old and nobody know: kubelet starts another gateway."""
-        if not task.cancelled() and (error := task.exception()):
-            log.error("cannot follow the cluster: %s", error)
-            stop.set()
 
     async def _first_config(self, stop: asyncio.Event) -> Config | None:
         """What is there; in a cluster, as soon as it is. None: told to stop before. Raises ConfigError."""
@@ -219,6 +216,13 @@ class Gateway:
             if self._certificate:
                 self._certificate.look()
             hub.sweep()
+
+
+def _ended(task: asyncio.Task[None], what: str, stop: asyncio.Event) -> None:
+    """A gateway without one of its tasks would grow old and nobody know: kubelet starts another one."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("%s: %s", what, error)
+        stop.set()
 
 
 def main(argv: list[str] | None = None) -> int:

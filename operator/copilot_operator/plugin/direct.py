@@ -51,6 +51,8 @@ class Direct:
             raise PluginError(f"{where} does not speak TLS as it should: {error.reason or error}") from None
         except TimeoutError:
             raise PluginError(f"{where} does not answer within {CONNECT_S:g} s") from None
+        except ValueError as error:  # UnicodeError among them
+            raise PluginError(f"can't connect to {where}: {self.host} or {self.name} is no name of a host") from error
         except OSError as error:
             raise PluginError(
                 f"can't connect to {where}: {error.strerror or error}; a gateway takes connections with TLS if its "

@@ -6,7 +6,7 @@ What a gateway says is believed for a while after it was said last: who has just
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -40,6 +40,7 @@ class _Followed:
 
     key: str = field(repr=False)
     tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
+    others: frozenset[str] = frozenset()  # addresses of those that take no clients now, and may have turns
 
 
 class Gateways:
@@ -76,8 +77,11 @@ class Gateways:
                 await self._session.close()
             self._session = None
 
-    def follow(self, namespace: str, pool: str, pods: Mapping[str, str], key: str) -> None:
-        """Ask these gateways from now on, and no others of the pool: addresses by name of the pod."""
+    def follow(
+        self, namespace: str, pool: str, pods: Mapping[str, str], key: str, others: Collection[str] = ()
+    ) -> None:
+        """Ask these gateways from now on, and no others of the pool: addresses by name of the pod. ``others``: those
+        that start or end, which are asked for turns alone."""
         followed = self._followed.setdefault((namespace, pool), _Followed(key))
         gone = set(followed.tasks) if followed.key != key else followed.tasks.keys() - pods.items()
         for pod in gone:
@@ -91,13 +95,14 @@ class Gateways:
             self._shown.get((namespace, pool), {}).pop(pod[0], None)
             for gateways in self._refused.values():
                 gateways.discard(pod[0])
-        followed.key = key
+        followed.key, followed.others = key, frozenset(others)
         for name, ip in pods.items():
             if (name, ip) not in followed.tasks:
                 work = self._follow(namespace, pool, name, ip, key)
                 followed.tasks[name, ip] = asyncio.get_running_loop().create_task(work, name=f"gateway-{name}")
-        if not followed.tasks:
+        if not followed.tasks and not followed.others:
             del self._followed[namespace, pool]
+        if not followed.tasks:
             self._held.pop((namespace, pool), None)
 
     def demanded(self, namespace: str, server: str) -> bool:
@@ -127,11 +132,13 @@ class Gateways:
             log.warning("a gateway does not say that it leaves a server", extra={"server": server, "error": str(error)})
 
     async def work(self, namespace: str, pool: str, tenant: str | None = None) -> bool:
-        """Whether a session of a tenant, or any of the pool, is in a turn now. One that does not say may have some."""
+        """Whether a session of a tenant, or any of the pool, is in a turn now. A gateway that does not say, or a pool
+        of which nothing is known yet, may have some."""
         followed = self._followed.get((namespace, pool))
         if followed is None:
-            return False
-        return any(await asyncio.gather(*(self._works(ip, followed.key, tenant) for _, ip in followed.tasks)))
+            return True
+        asked = {ip for _, ip in followed.tasks} | followed.others
+        return any(await asyncio.gather(*(self._works(ip, followed.key, tenant) for ip in asked)))
 
     async def _works(self, ip: str, key: str, tenant: str | None) -> bool:
         try:

@@ -232,6 +232,7 @@ MOUNTS = """\
 39 36 8:3 / /failed ro - ext4 /dev/sdc rw,errors=remount-ro,emergency_ro
 40 39 8:4 / /failed rw - tmpfs tmpfs rw,mode=755
 41 36 8:5 / /error rw shared:3 - ext4 /dev/sdd rw,errors=remount-ro,emergency_ro
+42 36 0:9 / /sandboxed ro - 9p none ro,dfltuid=4294967294
 """
 
 
@@ -244,6 +245,7 @@ MOUNTS = """\
         ("/data/sub", False),
         ("/failed", False),
         ("/error/copilot", True),
+        ("/sandboxed/copilot", False),
     ],
 )
 def test_a_file_system_that_takes_no_writes_is_known_however_it_is_mounted(path: str, takes_none: bool) -> None:

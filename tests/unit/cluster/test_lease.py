@@ -133,6 +133,23 @@ async def test_a_slow_api_server_keeps_nobody_from_leading() -> None:
 
 
 @pytest.mark.looptime
+async def test_who_could_not_see_in_time_whether_it_is_alone_has_all_the_time_for_its_next_try() -> None:
+    store, leading = Store(), Leading()
+    looks = iter([0.0, 6.5])  # as it takes the lease, and afterwards
+
+    async def acting() -> str:
+        await asyncio.sleep(next(looks, 0.0))
+        return ""
+
+    api = Api(store, [(0.4, 0.4)] * 100)
+    lease = Lease(cast(KubeApi, api), "operators", "copilot-operator", "a", acting=acting)
+    task = asyncio.create_task(lease.hold(leading))
+    await asyncio.sleep(60)
+    assert (leading.until, store.holder, lease.valid()) == (None, "a", True)
+    await end(task)
+
+
+@pytest.mark.looptime
 async def test_on_a_clean_end_the_lease_is_given_back_and_the_other_takes_over_at_once() -> None:
     store, leading = Store(), Leading()
     first, _ = candidate(store, "a")

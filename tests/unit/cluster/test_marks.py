@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copilot_operator.cluster.client import KubeApi
-from copilot_operator.cluster.errors import Ending, Forbidden
+from copilot_operator.cluster.errors import Absent, Ending, Forbidden
 from copilot_operator.cluster.lease import RETRY_S, Lease, LeaseLost
 from copilot_operator.cluster.rivals import MARK, MARK_S, Marks, Rivals
 from copilot_operator.domain.kinds import Kind
@@ -29,6 +29,7 @@ class Cluster:
     def __init__(self) -> None:
         self.stores: defaultdict[tuple[str, str], Store] = defaultdict(Store)
         self.ending: set[str] = set()
+        self.absent: set[str] = set()
         self.closed: set[str] = set()
 
     def installation(self, own: str, *watched: str, late: Delays | None = None, replica: int = 1) -> "Installation":
@@ -47,6 +48,8 @@ class OfCluster(Api):
         return cast(Manifest, await self._do(self._at(namespace, lambda: self.cluster.stores[namespace, name].read())))
 
     async def create(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
+        if namespace in self.cluster.absent:
+            raise Absent("create lease", 404, "NotFound", "there is no such namespace")
         if namespace in self.cluster.ending:
             raise Ending("create lease", 403, "Forbidden", "it is being terminated")
         store = self.cluster.stores[namespace, manifest["metadata"]["name"]]
@@ -215,9 +218,10 @@ async def test_who_takes_a_mark_stops_nobody_who_acts() -> None:
 
 
 @pytest.mark.looptime
-async def test_a_namespace_that_is_being_deleted_keeps_nobody_from_the_others() -> None:
+@pytest.mark.parametrize("how", ["ending", "absent"])
+async def test_a_namespace_that_is_being_deleted_or_not_there_keeps_nobody_from_the_others(how: str) -> None:
     cluster = Cluster()
-    cluster.ending.add("a")
+    getattr(cluster, how).add("a")
     one = cluster.installation("x", "a", "b")
     task = one.start()
     await asyncio.sleep(60)

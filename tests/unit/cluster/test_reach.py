@@ -23,6 +23,7 @@ class Api:
     def __init__(self, *forbids: tuple[str, str]) -> None:
         self.forbids = set(forbids)
         self.away = False
+        self.unsure = ""  # what the API server could not evaluate
         self.asked: set[tuple[str, str]] = set()
         self.pools: dict[str, list[str]] = {}
 
@@ -33,6 +34,8 @@ class Api:
         asked = manifest["spec"]["resourceAttributes"]
         allowed = (asked["namespace"], asked["resource"]) not in self.forbids
         assert (asked.get("name") == "copilot-operator-mark") == (asked["resource"] == "leases")
+        if self.unsure:
+            return manifest | {"status": {"allowed": False, "evaluationError": self.unsure}}
         return manifest | {"status": {"allowed": allowed}}
 
     async def list_pages(self, kind: Kind, *, namespace: str, selector: str) -> AsyncIterator[Manifest]:
@@ -91,7 +94,10 @@ async def test_what_is_lost_or_comes_back_has_the_operator_begin_anew(change: tu
     await found.look()
     task = asyncio.create_task(found.follow())
     await asyncio.sleep(10 * PERIOD_S)
-    api.away = True  # nothing follows from no answer
+    api.unsure = "webhook: connection refused"  # nothing follows from that
+    await asyncio.sleep(5 * PERIOD_S)
+    assert not task.done()
+    api.unsure, api.away = "", True  # nor from no answer
     await asyncio.sleep(10 * PERIOD_S)
     api.away = False
     assert not task.done()

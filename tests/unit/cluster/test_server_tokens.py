@@ -112,8 +112,17 @@ async def test_a_lost_token_comes_back_under_the_key_that_its_server_names() -> 
     assert pool.shard_of == {ROTATED: SHARD}
 
 
-async def test_behind_a_gateway_it_is_not_the_servers_token_that_rotates() -> None:
-    found = some(PAST, {SERVER: "old"}, "")
+def behind_a_gateway(found: Pools) -> Pools:
     gateway = POOL_OBJECT | {"spec": POOL_OBJECT["spec"] | {"gateway": {"enabled": True}}}
     found.cache.put(POOL, gateway | {"metadata": gateway["metadata"] | {"resourceVersion": "8"}}, 0.0)
-    assert (await of_pool(found)).new_tokens == {}
+    return found
+
+
+async def test_behind_a_gateway_it_is_not_the_servers_token_that_rotates() -> None:
+    assert (await of_pool(behind_a_gateway(some(PAST, {SERVER: "old"}, "")))).new_tokens == {}
+
+
+async def test_the_token_that_a_deployment_names_stays_when_its_pool_gets_a_gateway() -> None:
+    still, then = (behind_a_gateway(some(None, {SERVER: "a", ROTATED: "b"}, named)) for named in (compact(PAST), ""))
+    assert (await of_pool(still)).spent_tokens == frozenset()
+    assert (await of_pool(then)).spent_tokens == {ROTATED}

@@ -69,7 +69,7 @@ class World:
     leads: bool = True
     refresh_token: str = "ghr_first"
     storing: int = 0
-    trouble: MintError | None = None  # of the vault
+    trouble: Exception | None = None  # of the vault
     works: list[bool] = field(default_factory=list)  # what is said of turns; at the end none is under way
 
     async def in_a_turn(self, owner: Owner) -> bool:
@@ -263,6 +263,29 @@ async def test_a_pair_that_cant_be_stored_is_kept_until_it_can_and_github_not_as
     assert world.mint.used == ["ghr_first"]
     assert world.storing > 5
     assert [token.serial for token in world.stored] == ["ghu_1"]
+    assert world.failures == {}
+
+
+@pytest.mark.looptime
+async def test_a_pair_is_not_forgotten_whatever_goes_wrong_while_it_is_stored() -> None:
+    world = World(trouble=ValueError("an answer that is no JSON"))
+    async with world.minter() as minter:
+        minter.follow(SAAS, granted())
+        await asyncio.sleep(10)
+        world.trouble = None
+        await asyncio.sleep(600)
+    assert (world.mint.used, [token.serial for token in world.stored]) == (["ghr_first"], ["ghu_1"])
+
+
+@pytest.mark.looptime
+async def test_a_failure_is_over_when_the_token_turns_out_to_be_stored() -> None:
+    world = World(trouble=MintError("NotStored", "its answer was lost"))
+    async with world.minter() as minter:
+        minter.follow(SAAS, granted())
+        await asyncio.sleep(10)
+        assert world.failures[SAAS].reason == "NotStored"
+        minter.follow(SAAS, granted(token=held(480)))
+        await asyncio.sleep(600)
     assert world.failures == {}
 
 

@@ -34,6 +34,7 @@ def held(text: str, key: str = "ca.crt") -> dict[str, Any]:
         ({"binaryData": {"ca.crt": base64.b64encode(b"\xfe\xed\xfe\xed").decode()}}, "NoCertificate", "in PEM"),
         (held(root() + BROKEN), "BundleUnreadable", "Certificate 2 of 2 in key ca.crt of ConfigMap ca"),
         (held(NO_BASE64 + root()), "BundleUnreadable", "Certificate 1 of 2"),
+        (held("-----BEGIN CERTIFICATE-----\n" * 36_000), "NoCertificate", "in PEM"),  # 1 MiB, looked at once
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )

@@ -39,6 +39,8 @@ GOOD = shown(80 * DAY)
         ([replace(GOOD, fault="Expired")], "False", "CertificateExpired", "Mend it before that"),
         ([replace(GOOD, fault="of another version")], "False", "CertificateUnreadable", "saas-tls"),
         ([shown(-DAY)], "False", "CertificateExpired", "ended at 2026-02-28T12:00:00Z"),
+        ([GOOD, shown(91 * DAY)], "False", "CertificateNotYetValid", "begins at 2026-03-02T12:00:00Z"),
+        ([replace(GOOD, fault="NotYet")], "False", "CertificateNotYetValid", "show the one before"),
         ([shown(-DAY, fault="Mismatched")], "False", "CertificateExpired", "ended at"),
         ([GOOD, shown(6 * DAY)], "True", "CertificateExpiresSoon", "2026-03-07T12:00:00Z"),
         ([shown(8 * DAY)], "True", "CertificateShown", ""),
@@ -74,7 +76,10 @@ def test_true_means_that_all_gateways_show_what_holds_and_none_refuses_what_its_
     told: list[Shown], order: list[int]
 ) -> None:
     status, finding = certificate(SECRET, told, NOW)
-    well = all(each.not_after and each.not_after > NOW and not each.fault for each in told)
+    well = all(
+        each.not_after and each.not_after > NOW and not (each.not_before and each.not_before > NOW) and not each.fault
+        for each in told
+    )
     assert (status == "True") == well
     shuffled = [told[at] for at in order if at < len(told)]
     assert certificate(SECRET, shuffled, NOW)[0] == status, "whoever tells first"

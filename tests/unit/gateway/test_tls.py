@@ -56,7 +56,7 @@ async def left(at: Door, why: str) -> None:
 
 
 async def test_half_a_handshake_counts_as_a_strangers_connection_and_ends_in_time(context: ssl.SSLContext) -> None:
-    async with door(context, Bounds(handshake_s=0.5)) as at:
+    async with door(context, Bounds(handshake_s=2)) as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
         writer.write(bytes.fromhex("1603010200"))  # of a record that never comes
         await eventually(lambda: len(at.house.clients) == 1, within_s=5, what="it is counted")
@@ -71,7 +71,8 @@ async def test_who_speaks_plainly_to_the_port_of_tls_is_not_answered(context: ss
     async with door(context) as at:
         client = await RawClient.open("127.0.0.1", at.port)
         client.begin("connect", token="good")
-        await client.ended.wait()
+        async with asyncio.timeout(10):
+            await client.ended.wait()
         await left(at, "no TLS")
         assert at.house.tokens == []
 

@@ -211,7 +211,7 @@ async def test_whether_a_tenant_or_any_of_the_pool_is_in_a_turn_is_asked_when_it
     async def works(tenant: str | None) -> bool:
         return await subject.gateways.work("apps", "saas", tenant)
 
-    assert not await works("alice"), "without a gateway nobody is"
+    assert await works("alice"), "of which nothing is known may have some"
     subject.follow()
     subject.tenants, subject.active = {"alice": {"active": 0}, "bob": {"active": 2}}, 2
     assert [await works(each) for each in ("alice", "bob", "carl", None)] == [False, True, False, True]
@@ -219,6 +219,9 @@ async def test_whether_a_tenant_or_any_of_the_pool_is_in_a_turn_is_asked_when_it
     assert [await works(each) for each in ("bob", None)] == [False, False]
     subject.tenants, subject.active = {"bob": {}}, None
     assert [await works(each) for each in ("bob", None)] == [True, True], "one that does not say may have some"
+    subject.tenants, subject.active = {"bob": {"active": 2}}, 2
+    subject.gateways.follow("apps", "saas", {}, KEY, ["127.0.0.1"])
+    assert await works("bob"), "one that ends has its turns still"
     subject.key = "another"
     assert await works("alice")
 

@@ -40,4 +40,8 @@ def outside_volumes(snapshot: TenantSnapshot) -> list[Manifest]:
 
 
 def outside_mounts(snapshot: TenantSnapshot) -> list[Manifest]:
-    return [{"name": each["name"], "mountPath": DIRECTORY, "readOnly": True} for each in outside_volumes(snapshot)]
+    """The file alone: one of a directory would change under a running server, with a bundle that may be broken."""
+    return [
+        {"name": each["name"], "mountPath": f"{DIRECTORY}/{FILE}", "subPath": FILE, "readOnly": True}
+        for each in outside_volumes(snapshot)
+    ]
