@@ -392,7 +392,8 @@ def test_the_way_out_of_a_companys_network() -> None:
         "name": "ca-bundle",
         "configMap": {"name": "ca", "items": [{"key": "root.pem", "path": "ca.crt"}]},
     }
-    mount = {"name": "ca-bundle", "mountPath": "/etc/copilot-operator/ca", "readOnly": True}
+    file = {"mountPath": "/etc/copilot-operator/ca/ca.crt", "subPath": "ca.crt"}  # alone: it never changes there
+    mount = {"name": "ca-bundle", "readOnly": True} | file
     assert cli["volumeMounts"] == [*plain["volumeMounts"], mount]
     assert agent == deployment(a_snapshot())["spec"]["template"]["spec"]["initContainers"][0], "it asks nobody outside"
 
