@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import httpx
 
+LAST_WORDS_S: Final = 10.0
 MOST_SAID: Final = 300  # of what an agent says that went wrong
 
 ERRORS: Final = (httpx.HTTPError, ValueError, KeyError, TypeError)
@@ -29,7 +30,12 @@ class AgentClient:
             raise ValueError(f"its agent says: {answer.text.strip()[:MOST_SAID]}")
         return answer.json()
 
-    def end(self) -> None:
-        """The server has left."""
+    def end(self, after: "asyncio.Task[None] | None" = None) -> None:
+        """The server has left. ``after``: what is to be told it still, if it is there."""
+        self._closing = asyncio.get_running_loop().create_task(self._close(after))
+
+    async def _close(self, after: "asyncio.Task[None] | None") -> None:
+        if after is not None:
+            await asyncio.wait({after}, timeout=LAST_WORDS_S)
         if self._client is not None:
-            self._closing = asyncio.get_running_loop().create_task(self._client.aclose())
+            await self._client.aclose()

@@ -106,6 +106,7 @@ class Permits:
         self._agent, self.rules, self._holders = agent, rules, holders or NoHolders()
         self._over: dict[str, None] = {}  # names of permissions, the agent has yet to be told
         self._settling: asyncio.Task[None] | None = None
+        self._ended = False
         self._loop = asyncio.get_running_loop()
         self._wishes: dict[str, list[_Wish]] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -136,10 +137,10 @@ class Permits:
             may = (await self._get(_page("/slots/attach", query)))["attach"] is True
         except ERRORS as error:
             log.warning("an agent does not say what may be attached to: %r", error)
-        if not may:
-            self._settle(name)
-            return None
-        return Permit(name, settle=self._settle)
+        finally:
+            if not may:  # it was given perhaps, and nobody heard of it
+                self._settle(name)
+        return Permit(name, settle=self._settle) if may else None
 
     async def release(self, id: str) -> bool:
         """Have the agent give up a session, for another server. False: it may be loaded there, or nobody says."""
@@ -152,13 +153,17 @@ class Permits:
             log.warning("an agent does not say whether a session is free: %r", error)
             return False
 
-    def end(self) -> None:
-        """Nothing can be loaded there any more."""
-        for task in (self._asking, self._settling):
-            if task is not None:
-                task.cancel()
+    def end(self) -> "asyncio.Task[None] | None":
+        """Nothing is loaded there by us any more. Returns what tells the agent so, where it claims sessions: the server
+        may be there still, for other gateways or with another address, and would have them until its end."""
+        self._ended = True
+        if self._asking is not None:
+            self._asking.cancel()
         for id in list(self._wishes):
             self._answer(id, _failure("the server has left", "NoServer"), True)
+        if self.claims and (self._settling is None or self._settling.done()):
+            self._settling = self._loop.create_task(self._tell_over())
+        return self._settling
 
     async def _get(self, page: str) -> Any:
         """Raises httpx.HTTPError, ValueError."""
@@ -246,7 +251,7 @@ class Permits:
             self._over.pop(name, None)
 
     async def _tell_over(self) -> None:
-        """Until the agent has heard it, or the server has left."""
+        """Until the agent has heard it, or the server has left and nobody hears it there."""
         await asyncio.sleep(SETTLE_S)
         while names := list(self._over)[:SETTLED_AT_ONCE]:
             try:
@@ -254,6 +259,8 @@ class Permits:
                 self._told(names)
             except ERRORS as error:
                 log.warning("an agent does not hear what is over: %r", error)
+                if self._ended:
+                    return
                 await asyncio.sleep(AGAIN_S)
 
 

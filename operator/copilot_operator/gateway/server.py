@@ -85,10 +85,10 @@ class Server:
             if each is not None:
                 each.cancel()
         self.keeper.end()
-        self.permits.end()
+        last_words = self.permits.end()
         self.locks.end()
         self.openings.end()
-        self._agent.end()
+        self._agent.end(last_words)
         self.utility.close("the server has left the pool")
 
     async def _ask_for(self, method: str, params: dict[str, Any]) -> Any:

@@ -144,6 +144,8 @@ class Claimant(Bed):
         self.held: dict[str, str] = {}
         self.settled: list[str] = []
         self.permits: dict[str, Permit] = {}
+        self.attaches = asyncio.Event()
+        self.wanted: list[str] = []  # permissions to attach
 
     async def slots(self, query: Mapping[str, str]) -> Response:
         self.asked.append(query)
@@ -154,6 +156,11 @@ class Claimant(Bed):
     async def settle(self, query: Mapping[str, str]) -> Response:
         self.settled += query["settled"].split(",")
         return Response(200, "{}")
+
+    async def hang(self, query: Mapping[str, str]) -> Response:
+        self.wanted.append(query["permits"])
+        self.attaches.set()
+        return await asyncio.Future()
 
     async def release(self, query: Mapping[str, str]) -> Response:
         return Response(200, json.dumps({"free": {query["ids"]: query["ids"] not in self.held}}))
@@ -171,6 +178,7 @@ async def claimant(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Claim
     monkeypatch.setattr(module, "SETTLE_S", 0.01)
     bed = Claimant()
     pages = {"/slots": bed.slots, "/claims/settle": bed.settle, "/claims/release": bed.release}
+    pages |= {"/slots/attach": bed.hang}
     server = WebServer(pages)
     port = await server.start("127.0.0.1", 0)
     permits = Permits(AgentClient(f"http://127.0.0.1:{port}"), Rules(9, claims=True))
@@ -187,6 +195,19 @@ async def test_a_permission_is_over_when_all_who_got_it_say_so(claimant: tuple[C
     assert agent.settled == []
     agent.permits["a"].over()
     await eventually(lambda: agent.settled == [name], within_s=5, what="the agent is told")
+
+
+async def test_who_leaves_a_server_says_what_is_over_there_all_the_same(claimant: tuple[Claimant, Permits]) -> None:
+    agent, permits = claimant
+    agent.want(permits, "a")
+    await agent.hears("a")
+    attaching = asyncio.create_task(permits.may_attach("b"))
+    await asyncio.wait_for(agent.attaches.wait(), 5)
+    agent.permits["a"].over()
+    attaching.cancel()
+    permits.end()
+    names = {agent.asked[0]["permits"], *agent.wanted}
+    await eventually(lambda: set(agent.settled) == names, within_s=5, what="the agent is told of both")
 
 
 async def test_a_permission_that_was_used_without_an_answer_is_never_over(claimant: tuple[Claimant, Permits]) -> None:
