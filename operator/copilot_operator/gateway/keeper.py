@@ -78,7 +78,7 @@ class Keeper:
         self.ephemeral: Ephemeral = NONE  # which sessions are
         self._loop = asyncio.get_running_loop()
         self._kept: dict[str, _Kept] = {}
-        self._attaching: set[str] = set()
+        self._attaching: dict[str, asyncio.Future[None]] = {}  # done when it is kept, or cannot be
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -111,14 +111,16 @@ class Keeper:
 
         Also if a client of ours is about to own it again: it does not yet.
         """
+        if (under_way := self._attaching.get(id)) is not None:  # it may be given up, for a client of ours had it
+            await asyncio.wait({under_way}, timeout=2 * CALL_S)
         if self.on and id not in self._kept and id not in self._attaching:
-            self._attaching.add(id)
+            self._attaching[id] = self._loop.create_future()
             await self._attach(id, loaded=True, always=True)
 
     def _heard_of(self, id: str, *, loaded: bool) -> None:
         known = id in self._kept or id in self._attaching or self._owned(id)
         if self.on and not known and len(self._kept) + len(self._attaching) < MOST_KEPT:
-            self._attaching.add(id)
+            self._attaching[id] = self._loop.create_future()
             self._start(self._attach(id, loaded))
 
     def leave(self, id: str) -> None:
@@ -183,7 +185,7 @@ class Keeper:
             self._forget(id)
             log.debug("cannot keep a session: %s", error)
         finally:
-            self._attaching.discard(id)
+            self._attaching.pop(id).set_result(None)
 
     def _is_unwanted(self, id: str, kept: _Kept) -> None:
         kept.unwanted = kept.works is None

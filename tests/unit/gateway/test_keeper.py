@@ -212,6 +212,16 @@ async def test_it_is_let_go_as_soon_as_it_is_known_to_be_idle_if_nobody_was_ther
     assert bed.attached == ({"a"} if works else set())
 
 
+@pytest.mark.parametrize("ours", [False, True])
+async def test_who_hands_a_session_over_waits_until_it_is_kept_though_it_was_just_heard_of(ours: bool) -> None:
+    bed = Bed()
+    bed.loaded = bed.working = {"a"}
+    bed.keeper.updated("a")
+    bed.ours = {"a"} if ours else set()
+    await bed.keeper.keep("a")
+    assert bed.attached == {"a"}
+
+
 @pytest.mark.looptime
 async def test_who_attached_as_the_last_one_left_is_told_that_nobody_is_there() -> None:
     bed = Bed()
