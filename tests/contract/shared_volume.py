@@ -65,7 +65,7 @@ class SharedBed:
         async def goes_by_it() -> bool:
             return bool(await self.gateways[gateway].tells("/servers") == dict(states))
 
-        await eventually(goes_by_it, within_s=10, what=f"gateway {gateway} goes by it")
+        await eventually(goes_by_it, within_s=30, what=f"gateway {gateway} goes by it")
 
     def pods(self, *uids: str) -> None:
         """Which pods there are."""

@@ -38,7 +38,7 @@ async def test_one_too_many_is_refused_where_the_pool_says_so_and_busy_ones_go_o
         refused = (await other.ask("session.create", sessionId="b", model="m"))["error"]
         assert refused["data"] == {"reason": "TooManySessions", "retryAfterSeconds": 5}
         assert "this server has 1 sessions loaded, which is the most" in refused["message"]
-        await eventually(lambda: "session.idle" in one.types("a"), within_s=10, what="the turn of the other ends")
+        await eventually(lambda: "session.idle" in one.types("a"), within_s=30, what="the turn of the other ends")
         await one("session.destroy", sessionId="a")
 
         async def let_in() -> bool:

@@ -103,7 +103,7 @@ class Bed:
         async def all_know() -> bool:
             return "Serving" not in [(await gateway.tells("/servers"))[name] for gateway in self.up]
 
-        await eventually(all_know, within_s=5, what="gateways know that a server drains")
+        await eventually(all_know, within_s=30, what="gateways know that a server drains")
 
     async def drained(self, name: str, *, close: bool = True) -> None:
         """As an agent drains: until nothing works there any more, then every session is closed."""
