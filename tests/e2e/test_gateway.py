@@ -364,7 +364,8 @@ async def test_a_shared_pool_is_scaled_and_its_idle_server_goes_first(place: Pla
 
 async def test_a_pool_has_as_many_servers_as_its_sessions_need(place: Place, provider: Any) -> None:
     place.secret("model", {"key": "none"})
-    scaling = {"minReplicas": 0, "maxReplicas": 2, "freeSessions": 0, "scaleInDelay": "5s"}
+    # longer than a server's first session may take to be loaded: until then nothing is counted there
+    scaling = {"minReplicas": 0, "maxReplicas": 2, "freeSessions": 0, "scaleInDelay": "20s"}
     shared(place, {"autoscaling": scaling}, provider["base_url"], sessions={"maxConcurrent": 1})
     for name in ("jan", "kim"):
         place.tenant(name)
