@@ -3,15 +3,11 @@
 import sys
 
 from tests.chart.generate import CHART, files
+from tests.support.made import write_changed
 
 
 def main() -> int:
-    for name, text in files().items():
-        path = CHART / name
-        if not path.exists() or path.read_text() != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            print(f"wrote {path.relative_to(CHART.parents[1])}")
+    write_changed(CHART, files())
     return 0
 
 

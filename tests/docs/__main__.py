@@ -4,15 +4,11 @@ import sys
 
 from tests.cluster.layout import ROOT
 from tests.docs.made import files
+from tests.support.made import write_changed
 
 
 def main() -> int:
-    for name, text in files().items():
-        path = ROOT / name
-        if not path.exists() or path.read_text() != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            print(f"wrote {name}")
+    write_changed(ROOT, files())
     return 0
 
 

@@ -90,6 +90,23 @@ class GitHubStandIn:
         self.minted.append(str(minted(self.life.total_seconds(), len(self.minted))["token"]))
         return self.says(201, token=self.minted[-1], expires_at=timestamp(self.now + self.life))
 
+    def always_says(self, status: int, headers: dict[str, str] | None = None, **body: Any) -> None:
+        """From now on, whatever it is asked."""
+
+        async def answer(_: web.Request) -> web.StreamResponse:
+            return self.says(status, headers, **body)
+
+        self.answer = answer
+
+    def redirects_once(self) -> None:
+        """To where it was asked; whoever comes again is served."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            self.answer = None
+            return self.says(307, {"Location": str(request.url)})
+
+        self.answer = answer
+
     def says(self, status: int, headers: dict[str, str] | None = None, **body: Any) -> web.Response:
         date = {"Date": format_datetime(self.now, usegmt=True)}
         return web.json_response(body, status=status, headers=date | (headers or {}))

@@ -82,8 +82,8 @@ class Lease:
             alone = False
         if not alone:
             await self._release()
-        if leads := alone and self.valid():
-            return leads
+        if alone and self.valid():
+            return True
         self._renewed_at = float("-inf")  # nothing is held: the next try has all the time that there is
         return False
 

@@ -100,10 +100,10 @@ class Gateways:
             if (name, ip) not in followed.tasks:
                 work = self._follow(namespace, pool, name, ip, key)
                 followed.tasks[name, ip] = asyncio.get_running_loop().create_task(work, name=f"gateway-{name}")
-        if not followed.tasks and not followed.others:
-            del self._followed[namespace, pool]
         if not followed.tasks:
             self._held.pop((namespace, pool), None)
+            if not followed.others:
+                del self._followed[namespace, pool]
 
     def demanded(self, namespace: str, server: str) -> bool:
         """Whether requests are held for the server, or were until a while ago."""

@@ -104,11 +104,7 @@ async def test_refusals_have_a_reason_and_a_time(
     status: int, headers: dict[str, str], reason: str, wait_s: tuple[float, float]
 ) -> None:
     async with both() as (client, stand_in):
-
-        async def answer(_: web.Request) -> web.StreamResponse:
-            return stand_in.says(status, headers, message="what an internal service would say")
-
-        stand_in.answer = answer
+        stand_in.always_says(status, headers, message="what an internal service would say")
         with pytest.raises(MintError) as caught:
             await client.mint(stand_in.app(), private_key())
         assert caught.value.reason == reason
@@ -119,12 +115,7 @@ async def test_refusals_have_a_reason_and_a_time(
 async def test_a_redirect_leads_nowhere() -> None:
     """Else an apiUrl of somebody's own could have any service of the cluster asked, with the App's signature."""
     async with both() as (client, stand_in):
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            stand_in.answer = None  # whoever comes again is served
-            return stand_in.says(307, {"Location": str(request.url)})
-
-        stand_in.answer = answer
+        stand_in.redirects_once()
         with pytest.raises(MintError) as caught:
             await client.mint(stand_in.app(), private_key())
         assert (caught.value.reason, stand_in.asked) == ("GitHubUnavailable", 1)
@@ -145,11 +136,7 @@ async def test_a_redirect_leads_nowhere() -> None:
 )
 async def test_an_answer_without_a_usable_token_is_none(body: dict[str, Any]) -> None:
     async with both() as (client, stand_in):
-
-        async def answer(_: web.Request) -> web.StreamResponse:
-            return stand_in.says(201, None, **body)
-
-        stand_in.answer = answer
+        stand_in.always_says(201, None, **body)
         with pytest.raises(MintError) as caught:
             await client.mint(stand_in.app(), private_key())
         assert caught.value.reason == "GitHubUnavailable"

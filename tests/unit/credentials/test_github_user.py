@@ -89,11 +89,7 @@ async def test_refusals_have_a_reason_and_a_time(
     status: int, headers: dict[str, str], reason: str, wait_s: tuple[float, float]
 ) -> None:
     async with both() as (client, stand_in):
-
-        async def answer(_: web.Request) -> web.StreamResponse:
-            return stand_in.says(status, headers, message="what an internal service would say")
-
-        stand_in.answer = answer
+        stand_in.always_says(status, headers, message="what an internal service would say")
         error = await refused(client, stand_in)
         assert error.reason == reason
         assert wait_s[0] <= error.retry_after_s <= wait_s[1]
@@ -102,12 +98,7 @@ async def test_refusals_have_a_reason_and_a_time(
 async def test_a_redirect_leads_nowhere() -> None:
     """Else it would carry the refresh token and the App's secret there."""
     async with both() as (client, stand_in):
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            stand_in.answer = None  # whoever comes again is served
-            return stand_in.says(307, {"Location": str(request.url)})
-
-        stand_in.answer = answer
+        stand_in.redirects_once()
         assert (await refused(client, stand_in)).reason == "GitHubUnavailable"
         assert stand_in.asked == 1
 
@@ -134,11 +125,7 @@ GOOD = {"access_token": "ghu_1", "refresh_token": "ghr_1", "expires_in": 28_800}
 )
 async def test_an_answer_without_a_usable_token_is_none(body: dict[str, Any]) -> None:
     async with both() as (client, stand_in):
-
-        async def answer(_: web.Request) -> web.StreamResponse:
-            return stand_in.says(200, None, **body)
-
-        stand_in.answer = answer
+        stand_in.always_says(200, None, **body)
         assert (await refused(client, stand_in)).reason == "GitHubUnavailable"
 
 
